@@ -1,0 +1,114 @@
+"""Facts about the Python environment that vLLM runs in, read from outside: nothing of it was imported."""
+
+from collections.abc import Mapping
+
+from vllm_doctor.facts.base import Count, Facts, Section, Unknown
+
+
+class Distribution(Facts, frozen=True):
+    """An installed distribution; `name` is normalised (PEP 503), `requires` as in its metadata (Requires-Dist).
+
+    `missing` are files of its RECORD that are not there (a sample of at most 20 of `missing_count`); `location` the
+    folder that holds its metadata. `version` is None where the metadata lacks one (a half deleted distribution).
+    """
+
+    name: str
+    version: str | None
+    location: str
+    requires: tuple[str, ...] = ()
+    requires_python: str | None = None
+    missing: tuple[str, ...] = ()
+    missing_count: Count = 0
+    editable: bool = False
+
+
+class TorchBuild(Facts, frozen=True):
+    """torch as its `torch/version.py` says; `platform` is cuda, rocm, xpu, cpu; `cuda` like `12.8`, None without."""
+
+    version: str
+    platform: str
+    cuda: str | None
+    path: str
+
+
+class VllmBuild(Facts, frozen=True):
+    """The package `vllm`, whatever its distribution is called; `distribution` None: no metadata names it.
+
+    `platform` is cuda, rocm, xpu, tpu or cpu; Unknown where neither the version nor the files tell. `metadata_version`
+    is what `importlib.metadata.version("vllm")` says: None is what makes `vllm serve` crash. `package_version` is the
+    one in `vllm/_version.py`. `extensions` are the compiled modules (`_C.abi3.so`) found.
+    """
+
+    path: str
+    distribution: str | None
+    metadata_version: str | None
+    package_version: str | None
+    platform: str | Unknown
+    extensions: tuple[str, ...]
+    editable: bool = False
+
+    @property
+    def version(self) -> str | None:
+        """The version of the sources; where the package names none, that of the metadata."""
+        return self.package_version or self.metadata_version
+
+
+class Extension(Facts, frozen=True):
+    """A compiled module of vLLM, flash-attn, torchvision, ..., against the libraries that it will find.
+
+    `undefined` are symbols that no library it loads defines (a sample of at most 20 of `undefined_count`),
+    `needed_missing` the DT_NEEDED libraries that are nowhere in its search path.
+    """
+
+    owner: str
+    path: str
+    needed_missing: tuple[str, ...]
+    undefined: tuple[str, ...]
+    undefined_count: Count
+
+
+class Shadow(Facts, frozen=True):
+    """A file or folder that Python would import in place of an installed package: `name` is the import name."""
+
+    name: str
+    path: str
+    over: str | None
+
+
+class ImportTrial(Facts, frozen=True):
+    """What an import in a child of that interpreter raised (`--deep`); `error` None: it went well."""
+
+    module: str
+    error: str | None
+    seconds: float
+
+
+class Environment(Section, frozen=True):
+    """One Python environment.
+
+    `markers` are the values for PEP 508 markers there. `kind` is venv, uv, conda or system. `commands` maps `vllm` to
+    the script found in its bin folder. `vllm`/`torch` are None where the package is not there. `named_by` says why this
+    environment is the one that is examined (`--python`, `vllm on PATH`, ...).
+    """
+
+    python: str
+    python_version: str
+    implementation: str
+    prefix: str
+    kind: str
+    named_by: str
+    markers: Mapping[str, str]
+    openssl_version: str | Unknown
+    search_path: tuple[str, ...]
+    commands: Mapping[str, str]
+    distributions: tuple[Distribution, ...]
+    torch: TorchBuild | None
+    vllm: VllmBuild | None
+    extensions: tuple[Extension, ...] | Unknown
+    shadows: tuple[Shadow, ...]
+    imports: tuple[ImportTrial, ...] | None = None
+    complete: bool = True
+
+    def distribution(self, name: str) -> Distribution | None:
+        """The distribution of that normalised name that the import system takes (the first on the search path)."""
+        return next((d for d in self.distributions if d.name == name), None)

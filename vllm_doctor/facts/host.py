@@ -1,0 +1,60 @@
+"""Facts about the machine: system, processor, memory, limits, disks, container, GPU device files."""
+
+from collections.abc import Mapping
+
+from vllm_doctor.facts.base import Bytes, Count, Facts, Section, Unknown
+
+
+class FileSystem(Section, frozen=True):
+    """The file system that holds `path`, for one purpose (`hub-cache`, `compile-cache`, `temporary`, `shm`)."""
+
+    purpose: str
+    path: str
+    total_bytes: Bytes
+    free_bytes: Bytes
+
+
+class PciGpu(Facts, frozen=True):
+    """A display or 3D controller on the PCI bus, whether or not a driver drives it; `vendor`: nvidia, amd, intel."""
+
+    address: str
+    vendor: str
+    device_id: str
+    driver: str | None
+
+
+class Host(Section, frozen=True):
+    """The machine.
+
+    `cgroup_limit_bytes`, `cgroup_used_bytes` and `memlock_bytes` are None where there is no limit. `environment` maps
+    the names of relevant variables to their values, or to None where the value may be a secret. `libcuda_paths` are
+    the files that the loader would take for libcuda.so.1, the first one first. `kernel_module_version` is that of the
+    loaded NVIDIA kernel module, None where none is loaded. `container` names the kind (docker, podman, kubernetes,
+    lxc, ...), None outside of one.
+    """
+
+    system: str
+    kernel: str
+    machine: str
+    distribution: str | Unknown
+    libc: str | Unknown
+    libc_version: str | Unknown
+    cpu_model: str | Unknown
+    cpu_count: Count
+    cpu_extensions: tuple[str, ...] | Unknown
+    memory_total_bytes: Bytes | Unknown
+    memory_available_bytes: Bytes | Unknown
+    cgroup_limit_bytes: Bytes | Unknown | None
+    cgroup_used_bytes: Bytes | Unknown | None
+    shm: FileSystem | Unknown
+    memlock_bytes: Bytes | Unknown | None
+    open_files: Count | Unknown | None
+    disks: tuple[FileSystem, ...]
+    container: str | None
+    wsl: bool
+    gpu_device_files: tuple[str, ...]
+    pci_gpus: tuple[PciGpu, ...] | Unknown
+    kernel_module_version: str | Unknown | None
+    libcuda_paths: tuple[str, ...]
+    library_path: tuple[str, ...]
+    environment: Mapping[str, str | None]

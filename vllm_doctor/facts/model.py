@@ -1,0 +1,97 @@
+"""Facts about a model: where it was found, its config, tokenizer, chat template and weight files."""
+
+from collections.abc import Mapping
+from enum import Enum
+
+from vllm_doctor.facts.base import Bytes, Count, Facts, Section, Unknown
+
+
+class ModelSource(str, Enum):
+    """Where the facts come from."""
+
+    FOLDER = "folder"
+    CACHE = "cache"
+    HUB = "hub"
+    NOWHERE = "nowhere"
+
+
+class ModelProblem(Facts, frozen=True):
+    """Something that is wrong with a file of the model; `kind` is one of the words below.
+
+    `missing`, `empty`, `truncated`, `lfs-pointer`, `not-json`, `bad-header`, `unreadable`, `index-names-missing-file`,
+    `index-names-missing-tensor`, `not-found`, `gated`, `unauthorized`, `unreachable`, `not-cached`, `bad-name`.
+    """
+
+    kind: str
+    file: str
+    detail: str
+
+
+class WeightFile(Facts, frozen=True):
+    """One weight file; `format` is safetensors, pytorch, gguf, ...; `tensors` None where the header was not read."""
+
+    name: str
+    format: str
+    size_bytes: Bytes | Unknown
+    tensors: Count | None = None
+    parameters: Count | None = None
+    dtypes: Mapping[str, Count] = {}
+
+
+class ChatTemplate(Section, frozen=True):
+    """The chat template; `uses_tools` when it reads `tools`; `error` when Jinja cannot parse it."""
+
+    source: str
+    uses_tools: bool
+    uses_system: bool
+    error: str | None = None
+    text: str = ""
+
+
+class ModelConfig(Section, frozen=True):
+    """config.json as vLLM reads it: the text model's values where the config nests them (`text_config`).
+
+    None stands for a key that is not there. `raw` is the whole config as JSON text, bounded in size.
+    """
+
+    architectures: tuple[str, ...] = ()
+    model_type: str | None = None
+    text_model_type: str | None = None
+    hidden_size: Count | None = None
+    num_hidden_layers: Count | None = None
+    num_attention_heads: Count | None = None
+    num_key_value_heads: Count | None = None
+    head_dim: Count | None = None
+    vocab_size: Count | None = None
+    max_position_embeddings: Count | None = None
+    rope_type: str | None = None
+    rope_scaling: Mapping[str, float | str] | None = None
+    dtype: str | None = None
+    quantization_method: str | None = None
+    remote_code: bool = False
+    is_encoder_decoder: bool = False
+    is_multimodal: bool = False
+    raw: str = "{}"
+
+
+class Model(Section, frozen=True):
+    """A model as a launch names it.
+
+    `given` is the name as written; `path` the folder examined. `tokenizer_files` are the names found. `tensor_names`
+    are those of all safetensors headers, sorted; None where not all of them could be read.
+    """
+
+    given: str
+    source: ModelSource
+    path: str | None
+    revision: str | None
+    config: ModelConfig | Unknown
+    chat_template: ChatTemplate | Unknown | None
+    tokenizer_files: tuple[str, ...]
+    weight_files: tuple[WeightFile, ...]
+    tensor_names: tuple[str, ...] | None
+    tensor_shapes: Mapping[str, tuple[Count, ...]] | None
+    problems: tuple[ModelProblem, ...]
+    is_lora_adapter: bool = False
+    vocabulary_markers: tuple[str, ...] | Unknown = ()
+    suggestions: tuple[str, ...] = ()

@@ -1,0 +1,46 @@
+"""Facts about servers: vLLM servers of this host, who listens on which port, and what one URL answers."""
+
+from vllm_doctor.facts.base import Count, Facts, Section, Unknown
+
+
+class Listener(Facts, frozen=True):
+    """A TCP port of this host that somebody listens on; `pid` is None where it may not be seen."""
+
+    address: str
+    port: Count
+    pid: Count | None
+    command: str | None
+
+
+class Server(Facts, frozen=True):
+    """A vLLM server in the process table; `port` is what its command line says or implies, None where it cannot tell.
+
+    `listening` says whether that port accepts connections: a server that still loads does not.
+    """
+
+    pid: Count
+    user: str | Unknown
+    command: str
+    model: str | None
+    port: Count | None
+    age_seconds: float | Unknown
+    listening: bool | None
+
+
+class ServerAnswer(Section, frozen=True):
+    """What the server at one URL answered; statuses are HTTP's, None where the request failed (see `problem`)."""
+
+    url: str
+    health_status: Count | None
+    version: str | None
+    models: tuple[str, ...] | Unknown
+    max_model_len: Count | None
+    problem: str | None
+
+
+class Servers(Section, frozen=True):
+    """The servers of this host and the one asked for by `--url`."""
+
+    running: tuple[Server, ...]
+    listeners: tuple[Listener, ...] | Unknown
+    answers: tuple[ServerAnswer, ...] = ()

@@ -1,0 +1,166 @@
+"""The one door for foreign text: secrets masked, terminal escapes stripped, and, for files, identities masked."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+MASK = "***"
+
+# One value longer than this is cut: no fact needs more, and a report must stay readable.
+MAXIMUM_CHARACTERS = 1_200_000
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+# Terminal control: CSI and OSC sequences, then every other control character but newline and tab; and the marks that
+# reorder text (CVE-2021-42574).
+_CONTROL = re.compile(
+    r"\x1b\[[0-9;?]{0,32}[ -/]{0,4}[@-~]|\x1b\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    "|[\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+_SECRET_WORD = (  # noqa: S105 - words that name secrets, not one
+    r"api[_\-]?key|access[_\-]?key|private[_\-]?key|[a-z0-9]*secret[a-z0-9]*|token|passwd|password|passphrase"
+    r"|credentials?|authorization|auth|cookie|key|dsn"
+)
+SECRET_NAME = re.compile(
+    rf"(?:^|[_\-.])(?:{_SECRET_WORD})s?$|(?:^|[_\-.])secret[_\-.]|[_\-](?:pwd|pass)$|[a-z](?:Token|Key|Secret|Password)$",
+    re.IGNORECASE,
+)
+# Names that end like a secret and are none: token counts and special tokens of tokenizers.
+_NO_SECRET = re.compile(
+    r"(?:tokens|(?:bos|eos|pad|unk|sep|cls|mask|image|per|per[_\-]out)[_\-]token|_?key[_\-]?value)$", re.I
+)
+
+_SHAPES = re.compile(
+    r"\bhf_[A-Za-z0-9]{8,}"
+    r"|\bsk-[A-Za-z0-9_\-]{8,}"
+    r"|\b(?:gh[pousr]|github_pat)_[A-Za-z0-9_]{16,}"
+    r"|\bglpat-[A-Za-z0-9_\-]{12,}"
+    r"|\bxox[abprs]-[A-Za-z0-9\-]{8,}"
+    r"|\bAKIA[0-9A-Z]{12,}"
+    r"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{4,}\.[A-Za-z0-9_\-]{4,}"
+)
+_BEARER = re.compile(r"\b(bearer|basic)(\s{1,4})[A-Za-z0-9._~+/=\-]{6,}", re.IGNORECASE)
+_USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^/\s@'\"<>]{1,512}@")
+# NAME=value, --name value, "name": "value", name: value; the name decides.
+_PAIR = re.compile(
+    r"(?P<name>[A-Za-z_\-][A-Za-z0-9_.\-]{1,80})(?P<between>=|\s{1,4}(?!-)|['\"]?\s{0,4}[:=]\s{0,4})"
+    r"(?P<value>'[^'\n]{1,4096}'|\"[^\"\n]{1,4096}\"|[^\s'\"&,;)}\]]{1,4096})"
+)
+# Most strings hold nothing of the kind: one search decides whether the patterns above are worth running.
+_SUSPECT = re.compile(
+    r"[^\x20-\x7e\n\t]|://|bearer|basic|token|key|secret|pass|pwd|auth|cookie|credential|dsn|hf_|sk-|gh[pousr]_|glpat|xox|AKIA|eyJ",
+    re.IGNORECASE,
+)
+
+
+def text(value: str) -> str:
+    """The text with control characters removed and secrets masked."""
+    value = value[:MAXIMUM_CHARACTERS]
+    if _SUSPECT.search(value):
+        value = _mask_shapes(_CONTROL.sub("", value))
+    for secret in _own_secrets():
+        if secret in value:
+            value = value.replace(secret, MASK)
+    return value
+
+
+def line(value: str, maximum_characters: int = 400) -> str:
+    """The text as one line of bounded length."""
+    flat = " ".join(text(value).split())
+    return flat if len(flat) <= maximum_characters else flat[: maximum_characters - 1] + "…"
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable, flag or key of that name holds a secret."""
+    return SECRET_NAME.search(name) is not None and _NO_SECRET.search(name) is None
+
+
+def clean(value: S) -> S:
+    """The same facts with every string passed through `text`."""
+    return _rebuilt(value, text)
+
+
+def identity(value: S) -> S:
+    """The same facts, clean, with user names and home folders masked, each user by the same alias everywhere."""
+    plain = msgspec.to_builtins(value)
+    aliases = _aliases(plain)
+    home = os.environ.get("HOME", "").rstrip("/")
+
+    def mask(string: str) -> str:
+        string = text(string)
+        if len(home) > 1:
+            string = string.replace(home + "/", "~/")
+            string = "~" if string == home else string
+        for name, alias in aliases.items():
+            if name in string:
+                string = re.sub(rf"(?<![A-Za-z0-9_.\-]){re.escape(name)}(?![A-Za-z0-9_\-])", alias, string)
+        return string
+
+    return msgspec.convert(_mapped(plain, mask), type(value))
+
+
+def _rebuilt(value: S, change: Callable[[str], str]) -> S:
+    return msgspec.convert(_mapped(msgspec.to_builtins(value), change), type(value))
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(k): _mapped(v, change) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(v, change) for v in value]
+    return value
+
+
+def _mask_shapes(value: str) -> str:
+    value = _USER_INFO.sub(rf"\1{MASK}@", value)
+    value = _BEARER.sub(rf"\1\2{MASK}", value)
+    value = _PAIR.sub(_masked_pair, value)
+    return _SHAPES.sub(MASK, value)
+
+
+def _masked_pair(match: re.Match[str]) -> str:
+    name, between = match["name"], match["between"]
+    if not is_secret_name(name.lstrip("-")):
+        return match[0]
+    # "the token is ...": a word followed by a space is a name only where it is written as an option.
+    if between.isspace() and not name.startswith("--"):
+        return match[0]
+    return f"{name}{between}{MASK}"
+
+
+@lru_cache(maxsize=1)
+def _own_secrets() -> tuple[str, ...]:
+    """The values of the secret variables of this process: masked wherever they turn up."""
+    values = {v for n, v in os.environ.items() if is_secret_name(n) and len(v) >= 6 and not v.isdecimal()}
+    return tuple(sorted((v for v in values if not Path(v).is_absolute()), key=len, reverse=True))
+
+
+_HOMES = re.compile(r"/(?:home|Users)/([A-Za-z0-9_.\-]{1,64})")
+_NOBODY = frozenset({"root", "nobody", "daemon", "user", "ubuntu", "vllm", "shared"})
+
+
+def _aliases(plain: Any) -> dict[str, str]:
+    names = dict.fromkeys(n for n in _user_names(plain) if n not in _NOBODY and len(n) > 1)
+    return {name: f"user-{number}" for number, name in enumerate(sorted(names, key=len, reverse=True), 1)}
+
+
+def _user_names(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        if "/" in value:
+            yield from _HOMES.findall(value)
+    elif isinstance(value, dict):
+        if isinstance(user := value.get("user"), str):
+            yield user
+        for member in value.values():
+            yield from _user_names(member)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            yield from _user_names(member)
