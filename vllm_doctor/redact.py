@@ -23,12 +23,12 @@ _CONTROL = re.compile(
     "|[\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-_SECRET_WORD = (  # noqa: S105 - words that name secrets, not one
+_NAME_ENDINGS = (
     r"api[_\-]?key|access[_\-]?key|private[_\-]?key|[a-z0-9]*secret[a-z0-9]*|token|passwd|password|passphrase"
     r"|credentials?|authorization|auth|cookie|key|dsn"
 )
 SECRET_NAME = re.compile(
-    rf"(?:^|[_\-.])(?:{_SECRET_WORD})s?$|(?:^|[_\-.])secret[_\-.]|[_\-](?:pwd|pass)$|[a-z](?:Token|Key|Secret|Password)$",
+    rf"(?:^|[_\-.])(?:{_NAME_ENDINGS})s?$|(?:^|[_\-.])secret[_\-.]|[_\-](?:pwd|pass)$|[a-z](?:Token|Key|Secret|Password)$",
     re.IGNORECASE,
 )
 # Names that end like a secret and are none: token counts and special tokens of tokenizers.
