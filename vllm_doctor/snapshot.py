@@ -1,6 +1,7 @@
 """The snapshot: every fact of one machine at one time, to and from a file."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +33,8 @@ class Snapshot(Section, frozen=True):
     """All facts. A section is Unknown where it could not be had, and None where there was nothing to look at.
 
     `launch` is None without a launch command, `model` where no launch names one, `environment` never: an environment
-    that was not found is Unknown.
+    that was not found is Unknown. `taken_at` is ISO 8601, UTC. `failed_probes` names the probes that raised or did not
+    answer in time (not those that could say why a fact is not to be had).
     """
 
     host: Host | Unknown
@@ -44,6 +46,19 @@ class Snapshot(Section, frozen=True):
     schema: str = SCHEMA
     doctor_version: str = __version__
     taken_at: str = ""
+    failed_probes: tuple[str, ...] = ()
+
+    @property
+    def variables(self) -> Mapping[str, str | None]:
+        """The environment variables that the launch will see; None for a value that is not harmless.
+
+        A container does not inherit those of the host.
+        """
+        given = {} if self.launch is None else self.launch.environment
+        if self.launch is not None and self.launch.docker is not None:
+            return given
+        inherited = {} if isinstance(self.host, Unknown) else self.host.environment
+        return {**inherited, **given}
 
     @property
     def vllm_version(self) -> str | None:

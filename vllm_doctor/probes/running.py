@@ -11,31 +11,35 @@ T = TypeVar("T")
 
 
 class Running(Generic[T]):
-    """A probe on its way, in a thread of its own, so that a driver call that hangs cannot hold up the doctor."""
+    """A probe on its way, in a thread of its own, so that a driver call that hangs cannot hold up the doctor.
+
+    `failed` is True once `result` had to answer for a probe that raised or did not answer in time.
+    """
 
     def __init__(self, name: str, probe: Callable[[], T]) -> None:
         self.name = name
+        self.failed = False
         self._probe = probe
-        self._outcome: T | Unknown | DoctorError | None = None
+        self._value: T | None = None
+        self._problem: Exception | None = None
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"probe-{name}", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name=f"probe-{name}", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            self._outcome = self._probe()
-        except DoctorError as problem:
-            self._outcome = problem
+            self._value = self._probe()
         except Exception as problem:  # noqa: BLE001 - a failing probe is a recorded reason, never a crash
-            self._outcome = Unknown(f"the {self.name} probe failed: {type(problem).__name__}: {problem}")
+            self._problem = problem
         self._done.set()
 
     def result(self, timeout_seconds: float) -> T | Unknown:
         """The facts, or Unknown with what went wrong; raises DoctorError where the user's input was wrong."""
         if not self._done.wait(timeout_seconds):
-            return Unknown(f"the {self.name} probe did not answer within {timeout_seconds:g} s")
-        if isinstance(self._outcome, DoctorError):
-            raise self._outcome
-        if self._outcome is None:
-            return Unknown(f"the {self.name} probe brought nothing")
-        return self._outcome
+            self.failed = True
+            return Unknown(f"the {self.name} probe did not answer in time")
+        if isinstance(self._problem, DoctorError):
+            raise self._problem
+        if self._problem is not None or self._value is None:
+            self.failed = True
+            return Unknown(f"the {self.name} probe failed: {type(self._problem).__name__}: {self._problem}")
+        return self._value

@@ -1,0 +1,130 @@
+"""The options that the reporting commands share, and the exit code."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from msgspec import Struct
+
+from vllm_doctor.diagnose import Diagnosis, Selection, Status
+from vllm_doctor.errors import SelectionError
+from vllm_doctor.finding import Severity
+from vllm_doctor.registry import Registry
+from vllm_doctor.reports import FORMATS
+from vllm_doctor.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FAIL_ON = ("error", "warning", "never")
+FORMAT_NAMES = ("text", *FORMATS)
+DEFAULT_TIMEOUT_SECONDS = 30.0
+
+
+def reporting(function: F) -> F:
+    """Add --format, -o, --fail-on, --select, --ignore, -q and -v to a command."""
+    for option in reversed(
+        (
+            click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help="How to report [text]."),
+            click.option(
+                "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the report to a file."
+            ),
+            click.option("--fail-on", type=click.Choice(FAIL_ON), help="What makes the exit code 1 [error]."),
+            click.option("--select", multiple=True, metavar="ID", help="Only these checks or causes (repeat, or a,b)."),
+            click.option("--ignore", multiple=True, metavar="ID", help="Without these checks or causes."),
+            click.option("-q", "--quiet", is_flag=True, help="The verdict and what fails, nothing else."),
+            click.option("-v", "--verbose", is_flag=True, help="Also the checks that passed."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def probing(function: F) -> F:
+    """Add --python, --timeout, --offline and --deep to a command."""
+    for option in reversed(
+        (
+            click.option(
+                "--python",
+                type=click.Path(path_type=Path),
+                metavar="PATH",
+                help="The interpreter, or the folder of the environment, that vLLM runs in.",
+            ),
+            click.option(
+                "--timeout", type=click.FloatRange(0.5, 3600), metavar="SECONDS", help="Limit of a probe [30]."
+            ),
+            click.option("--offline", is_flag=True, default=None, help="Never ask the model hub."),
+            click.option("--deep", is_flag=True, help="Also import torch and vLLM, in a child of that interpreter."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+class Output(Struct, frozen=True, kw_only=True):
+    """Where and how to report."""
+
+    format_name: str
+    path: Path | None
+    fail_on: str
+    quiet: bool
+    verbose: bool
+
+
+def output(settings: Settings, given: dict[str, Any]) -> Output:
+    """The output options: the command line before the settings file before the defaults."""
+    return Output(
+        format_name=_choice("format", given["format_name"] or settings.format or "text", FORMAT_NAMES),
+        path=given["output"],
+        fail_on=_choice("fail-on", given["fail_on"] or settings.fail_on or "error", FAIL_ON),
+        quiet=given["quiet"],
+        verbose=given["verbose"],
+    )
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SelectionError(f"{name} is {value!r} in the settings file", f"it is one of {', '.join(choices)}")
+    return value
+
+
+def selection(settings: Settings, given: dict[str, Any], registry: Registry) -> Selection:
+    """What --select and --ignore name; raises SelectionError for an id that is neither a check nor a cause."""
+    select = _ids(given["select"]) or frozenset(settings.select)
+    ignore = _ids(given["ignore"]) or frozenset(settings.ignore)
+    from vllm_doctor.causes import catalogue
+
+    known = set(catalogue()) | {c.id for c in registry.checks} | {x for c in registry.checks for x in c.causes}
+    for name in sorted(select | ignore):
+        if name not in known:
+            raise SelectionError(f"{name!r} is neither a check nor a cause", _nearest(name, known))
+    return Selection(select, ignore)
+
+
+def _ids(values: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, sorted(known), n=1)
+    return f"did you mean {near[0]}?" if near else "`vllm-doctor checks` lists them"
+
+
+def exit_code(diagnosis: Diagnosis, fail_on: str) -> int:
+    """0, 1 for findings at or above `fail_on`, 3 where the doctor itself failed or could judge nothing."""
+    at_least = {"error": (Severity.ERROR,), "warning": (Severity.ERROR, Severity.WARNING), "never": ()}[fail_on]
+    if diagnosis.worst in at_least:
+        return 1
+    if diagnosis.findings and fail_on != "never":
+        worse = diagnosis.worst is not Severity.INFO
+        return 0 if worse else _doctor_failed(diagnosis)
+    return _doctor_failed(diagnosis)
+
+
+def _doctor_failed(diagnosis: Diagnosis) -> int:
+    statuses = {c.status for c in diagnosis.checks}
+    judged = statuses & {Status.PASSED, Status.FOUND}
+    broken = Status.CRASHED in statuses or diagnosis.snapshot.failed_probes
+    return 3 if broken or (Status.UNKNOWN in statuses and not judged) else 0

@@ -1,0 +1,104 @@
+"""Proves fixes that edit the launch: applied to a copy of the snapshot, the checks run again, only clean ones kept."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from vllm_doctor.check import Check
+from vllm_doctor.diagnose import Diagnosis, Selection, diagnose
+from vllm_doctor.facts import Launch, Model, Unknown
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, Severity
+from vllm_doctor.launch import edit, render
+from vllm_doctor.registry import Registry
+from vllm_doctor.snapshot import Snapshot
+
+# One correction may uncover the next; more rounds than this are no correction any more.
+MAXIMUM_ROUNDS = 4
+
+
+def correct(diagnosis: Diagnosis, registry: Registry, selection: Selection | None = None) -> Diagnosis:
+    """The diagnosis with unproved launch fixes dropped, and the command that comes out clean where there is one."""
+    launch = diagnosis.snapshot.launch
+    if launch is None or not any(f.launch for finding in diagnosis.findings for f in finding.fixes):
+        return diagnosis
+    judge = _Judge(diagnosis.snapshot, registry, selection)
+    findings = tuple(judge.proved(finding) for finding in diagnosis.findings)
+    return structs.replace(diagnosis, findings=findings, corrected=judge.corrected(findings))
+
+
+class _Judge:
+    """Asks the checks again, of the same snapshot with another launch."""
+
+    def __init__(self, snapshot: Snapshot, registry: Registry, selection: Selection | None) -> None:
+        # What is installed does not change with the command: those checks need not be asked again.
+        checks = tuple(c for c in registry.checks if c.needs != ("environment",))
+        self._registry = structs.replace(registry, checks=checks)
+        self._launch_checks = frozenset(c.id for c in checks if _judges_launch(c))
+        self._selection = selection
+        self._snapshot = snapshot
+        self._before = _complaint_counts(self._findings(snapshot))
+
+    def proved(self, finding: Finding) -> Finding:
+        """The finding without the launch fixes that do not cure it or that bring a new complaint."""
+        return structs.replace(finding, fixes=tuple(f for f in finding.fixes if self._holds(finding, f)))
+
+    def corrected(self, findings: Iterable[Finding]) -> str | None:
+        """The command with a fix for each finding, round after round, where no complaint about it remains."""
+        snapshot = self._snapshot
+        for _ in range(MAXIMUM_ROUNDS):
+            edits = [e for f in findings if (e := _first_edit(f)) is not None]
+            if not edits:
+                break
+            for change in edits:
+                snapshot = edited(snapshot, change)
+            findings = self._findings(snapshot)
+            if not self._complaints(findings):
+                return _new_line(self._snapshot.launch, snapshot.launch)
+        return None
+
+    def _holds(self, finding: Finding, fix: Fix) -> bool:
+        if fix.launch is None:
+            return True
+        after = _complaint_counts(self._findings(edited(self._snapshot, fix.launch)))
+        cured = after[_key(finding)] < self._before[_key(finding)] or finding.severity is Severity.INFO
+        return cured and after <= self._before
+
+    def _complaints(self, findings: Iterable[Finding]) -> list[Finding]:
+        return [f for f in findings if f.check in self._launch_checks and f.severity is not Severity.INFO]
+
+    def _findings(self, snapshot: Snapshot) -> tuple[Finding, ...]:
+        return diagnose(snapshot, self._registry, self._selection).findings
+
+
+def edited(snapshot: Snapshot, change: LaunchEdit) -> Snapshot:
+    """The snapshot with the launch changed; another model than the examined one is not known."""
+    if snapshot.launch is None:
+        return snapshot
+    launch = edit.apply(snapshot.launch, change)
+    model = snapshot.model
+    if launch.model != snapshot.launch.model and isinstance(model, Model):
+        model = Unknown(f"the model {launch.model} was not examined")
+    return structs.replace(snapshot, launch=launch, model=model)
+
+
+def _judges_launch(check: Check) -> bool:
+    return "launch" in check.needs
+
+
+def _key(finding: Finding) -> tuple[str, str]:
+    return finding.check, finding.cause
+
+
+def _complaint_counts(findings: Iterable[Finding]) -> Counter[tuple[str, str]]:
+    return Counter(_key(f) for f in findings if f.severity is not Severity.INFO)
+
+
+def _first_edit(finding: Finding) -> LaunchEdit | None:
+    return next((f.launch for f in finding.fixes if f.launch is not None), None)
+
+
+def _new_line(before: Launch | None, after: Launch | None) -> str | None:
+    if after is None or before is None or after == before:
+        return None
+    return render.command_line(after)
