@@ -36,7 +36,8 @@ class VllmBuild(Facts, frozen=True):
 
     `platform` is cuda, rocm, xpu, tpu or cpu; Unknown where neither the version nor the files tell. `metadata_version`
     is what `importlib.metadata.version("vllm")` says: None is what makes `vllm serve` crash. `package_version` is the
-    one in `vllm/_version.py`. `extensions` are the compiled modules (`_C.abi3.so`) found.
+    one in `vllm/_version.py`. `extensions` are the compiled modules (`_C.abi3.so`) found. `cuda` is the CUDA major
+    (`12`) that they need libcudart of, None where none does.
     """
 
     path: str
@@ -46,6 +47,7 @@ class VllmBuild(Facts, frozen=True):
     platform: str | Unknown
     extensions: tuple[str, ...]
     editable: bool = False
+    cuda: str | None = None
 
     @property
     def version(self) -> str | None:
@@ -57,7 +59,9 @@ class Extension(Facts, frozen=True):
     """A compiled module of vLLM, flash-attn, torchvision, ..., against the libraries that it will find.
 
     `undefined` are symbols that no library it loads defines (a sample of at most 20 of `undefined_count`),
-    `needed_missing` the DT_NEEDED libraries that are nowhere in its search path.
+    `needed_missing` the DT_NEEDED libraries that are nowhere in its search path; the driver's own (libcuda.so.1, ...)
+    are never among them. `problem` says why the file could not be judged (truncated, no ELF file, a torch library that
+    cannot be read): the three others are then not to be read as "nothing missing".
     """
 
     owner: str
@@ -65,10 +69,14 @@ class Extension(Facts, frozen=True):
     needed_missing: tuple[str, ...]
     undefined: tuple[str, ...]
     undefined_count: Count
+    problem: str | None = None
 
 
 class Shadow(Facts, frozen=True):
-    """A file or folder that Python would import in place of an installed package: `name` is the import name."""
+    """A file or folder that Python would import in place of an installed package: `name` is the import name.
+
+    `over` is the installed copy that loses, `standard library` for a module of that, None where none is installed.
+    """
 
     name: str
     path: str
@@ -88,7 +96,8 @@ class Environment(Section, frozen=True):
 
     `markers` are the values for PEP 508 markers there. `kind` is venv, uv, conda or system. `commands` maps `vllm` to
     the script found in its bin folder. `vllm`/`torch` are None where the package is not there. `named_by` says why this
-    environment is the one that is examined (`--python`, `vllm on PATH`, ...).
+    environment is the one that is examined (`--python`, `vllm on PATH`, ...). `leftovers` are the folders that an
+    interrupted pip left behind (`~orch`). `complete` is False where a bound cut the lists short.
     """
 
     python: str
@@ -108,6 +117,7 @@ class Environment(Section, frozen=True):
     shadows: tuple[Shadow, ...]
     imports: tuple[ImportTrial, ...] | None = None
     complete: bool = True
+    leftovers: tuple[str, ...] = ()
 
     def distribution(self, name: str) -> Distribution | None:
         """The distribution of that normalised name that the import system takes (the first on the search path)."""
