@@ -1,0 +1,58 @@
+"""Every check, by data: what it must find, where it must be quiet, and what it must not pretend to know."""
+
+import pytest
+
+from tests.cases_reader import Case, cases
+from vllm_doctor import registry
+from vllm_doctor.causes import catalogue, page
+from vllm_doctor.diagnose import Status, run_check
+
+REGISTRY = registry.load()
+ALL = tuple(cases())
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_case(case: Case) -> None:
+    check = REGISTRY.find(case.check)
+    assert check is not None, f"tests/cases/{case.check}.toml is for a check that does not exist"
+    findings, result = run_check(check, case.snapshot())
+    if case.kind == "found":
+        _assert_found(case, findings, result)
+    elif case.kind == "quiet":
+        expected = Status.SKIPPED if case.row.get("skipped") else Status.PASSED
+        assert (result.status, findings) == (expected, []), result.reason
+    else:
+        assert result.status is Status.UNKNOWN
+        assert result.reason
+
+
+def _assert_found(case: Case, findings, result) -> None:  # type: ignore[no-untyped-def]
+    expect = case.row["expect"]
+    assert result.status is Status.FOUND, f"{result.status}: {result.reason}"
+    wanted = [f for f in findings if f.cause == expect["cause"] and f.severity.value == expect.get("severity", "error")]
+    assert wanted, findings
+    assert expect.get("title_has", "") in " ".join(f.title for f in wanted)
+    assert all(f.evidence for f in findings), "a finding without evidence"
+    assert all(f.cause in REGISTRY.find(case.check).causes for f in findings)  # type: ignore[union-attr]
+
+
+def test_every_plugin_module_loads() -> None:
+    assert REGISTRY.broken == ()
+    assert REGISTRY.checks
+
+
+@pytest.mark.parametrize("check", REGISTRY.checks, ids=lambda check: check.id)
+def test_every_check_has_a_page_and_all_three_kinds_of_case(check) -> None:  # type: ignore[no-untyped-def]
+    assert len(check.page.splitlines()) >= 3
+    assert "Why:" in check.page
+    assert "Fix:" in check.page
+    kinds = {case.kind for case in ALL if case.check == check.id}
+    assert kinds == {"found", "quiet", "unknown"}
+
+
+@pytest.mark.parametrize("cause", catalogue())
+def test_every_cause_has_a_page(cause: str) -> None:
+    text = page(cause)
+    assert text.startswith(f"# {cause}\n")
+    for heading in ("## What it means", "## How to be sure", "## What helps", "## Not to be confused with"):
+        assert heading in text
