@@ -23,10 +23,19 @@ class PciGpu(Facts, frozen=True):
     driver: str | None
 
 
+class MemoryNode(Facts, frozen=True):
+    """A NUMA node's memory; available is free memory, file pages and reclaimable slabs."""
+
+    number: Count
+    total_bytes: Bytes
+    available_bytes: Bytes
+
+
 class Host(Section, frozen=True):
     """The machine.
 
-    `cgroup_limit_bytes`, `cgroup_used_bytes` and `memlock_bytes` are None where there is no limit. `environment` maps
+    `cgroup_limit_bytes`, `cgroup_used_bytes`, `memlock_bytes` and `address_space_bytes` are None where there is no
+    limit. `memory_nodes` is empty where the system has none. `environment` maps
     the names of relevant variables to their values, or to None where the value may be a secret. `libcuda_paths` are
     the files that the loader would take for libcuda.so.1, the first one first. `kernel_module_version` is that of the
     loaded NVIDIA kernel module, None where none is loaded. `container` names the kind (docker, podman, kubernetes,
@@ -58,3 +67,5 @@ class Host(Section, frozen=True):
     libcuda_paths: tuple[str, ...]
     library_path: tuple[str, ...]
     environment: Mapping[str, str | None]
+    memory_nodes: tuple[MemoryNode, ...] = ()
+    address_space_bytes: Bytes | Unknown | None = None
