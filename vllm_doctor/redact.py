@@ -28,7 +28,7 @@ _NAME_ENDINGS = (
     r"|credentials?|authorization|auth|cookie|key|dsn"
 )
 SECRET_NAME = re.compile(
-    rf"(?:^|[_\-.])(?:{_NAME_ENDINGS})s?$|(?:^|[_\-.])secret[_\-.]|[_\-](?:pwd|pass)$|[a-z](?:Token|Key|Secret|Password)$",
+    rf"(?:^|[_\-.])(?:{_NAME_ENDINGS})s?$|(?:^|[_\-.])secret[_\-.]|[_\-](?:pwd|pass)$|(?-i:[a-z](?:Token|Key|Secret|Password))$",
     re.IGNORECASE,
 )
 # Names that end like a secret and are none: token counts and special tokens of tokenizers.
@@ -47,11 +47,12 @@ _SHAPES = re.compile(
 )
 _BEARER = re.compile(r"\b(bearer|basic)(\s{1,4})[A-Za-z0-9._~+/=\-]{6,}", re.IGNORECASE)
 _USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^/\s@'\"<>]{1,512}@")
-# NAME=value, --name value, "name": "value", name: value; the name decides.
-_PAIR = re.compile(
-    r"(?P<name>[A-Za-z_\-][A-Za-z0-9_.\-]{1,80})(?P<between>=|\s{1,4}(?!-)|['\"]?\s{0,4}[:=]\s{0,4})"
-    r"(?P<value>'[^'\n]{1,4096}'|\"[^\"\n]{1,4096}\"|[^\s'\"&,;)}\]]{1,4096})"
+_VALUE = r"(?P<value>'[^'\n]{1,4096}'|\"[^\"\n]{1,4096}\"|[^\s'\"&,;)}\]]{1,4096})"
+# NAME=value, "name": "value", name: value; and --name value. The name decides whether the value is masked.
+_ASSIGNED = re.compile(
+    r"(?P<name>[A-Za-z_][A-Za-z0-9_.\-]{1,80})(?P<between>\s{0,2}=\s{0,2}|['\"]\s{0,4}:\s{0,4}|:\s{1,4})" + _VALUE
 )
+_OPTION = re.compile(r"(?P<name>--[A-Za-z][A-Za-z0-9_.\-]{1,80})(?P<between>\s{1,4})(?!-)" + _VALUE)
 # Most strings hold nothing of the kind: one search decides whether the patterns above are worth running.
 _SUSPECT = re.compile(
     r"[^\x20-\x7e\n\t]|://|bearer|basic|token|key|secret|pass|pwd|auth|cookie|credential|dsn|hf_|sk-|gh[pousr]_|glpat|xox|AKIA|eyJ",
@@ -64,7 +65,7 @@ def text(value: str) -> str:
     value = value[:MAXIMUM_CHARACTERS]
     if _SUSPECT.search(value):
         value = _mask_shapes(_CONTROL.sub("", value))
-    for secret in _own_secrets():
+    for secret in own_secrets():
         if secret in value:
             value = value.replace(secret, MASK)
     return value
@@ -122,22 +123,18 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 def _mask_shapes(value: str) -> str:
     value = _USER_INFO.sub(rf"\1{MASK}@", value)
     value = _BEARER.sub(rf"\1\2{MASK}", value)
-    value = _PAIR.sub(_masked_pair, value)
+    value = _ASSIGNED.sub(_masked_pair, value)
+    value = _OPTION.sub(_masked_pair, value)
     return _SHAPES.sub(MASK, value)
 
 
 def _masked_pair(match: re.Match[str]) -> str:
-    name, between = match["name"], match["between"]
-    if not is_secret_name(name.lstrip("-")):
-        return match[0]
-    # "the token is ...": a word followed by a space is a name only where it is written as an option.
-    if between.isspace() and not name.startswith("--"):
-        return match[0]
-    return f"{name}{between}{MASK}"
+    name = match["name"]
+    return f"{name}{match['between']}{MASK}" if is_secret_name(name.lstrip("-")) else match[0]
 
 
 @lru_cache(maxsize=1)
-def _own_secrets() -> tuple[str, ...]:
+def own_secrets() -> tuple[str, ...]:
     """The values of the secret variables of this process: masked wherever they turn up."""
     values = {v for n, v in os.environ.items() if is_secret_name(n) and len(v) >= 6 and not v.isdecimal()}
     return tuple(sorted((v for v in values if not Path(v).is_absolute()), key=len, reverse=True))

@@ -1,0 +1,1 @@
+"""Tests of the core: snapshot, redaction, engine, registry, corrections, settings, command line."""
