@@ -1,0 +1,1 @@
+"""Accuracy and speed, measured: each program prints one line of figures, last."""
