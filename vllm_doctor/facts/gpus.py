@@ -68,7 +68,8 @@ class Gpu(Facts, frozen=True):
     """One GPU as NVML shows it; `index` is NVML's. `lost` holds NVML's text where the GPU does not answer any more.
 
     `ecc_uncorrected` is the volatile count; None where the board has no ECC. `mig_enabled` None: the board has no MIG.
-    `compute_capability` is `MAJOR.MINOR`.
+    `compute_capability` is `MAJOR.MINOR`. `fabric_state` (NVSwitch machines from Hopper on) is completed, in-progress or
+    not-started; None where there is no fabric.
     """
 
     index: Count
@@ -92,6 +93,7 @@ class Gpu(Facts, frozen=True):
     pcie_width_max: Count | Unknown
     nvlinks_active: Count | Unknown | None
     processes: tuple[GpuProcess, ...] | Unknown
+    fabric_state: str | Unknown | None = None
 
 
 class Gpus(Section, frozen=True):
