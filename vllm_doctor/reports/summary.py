@@ -1,0 +1,106 @@
+"""What was examined, as a few labelled lines: host, GPUs, vLLM, Python, model, launch."""
+
+from collections.abc import Iterator
+
+from vllm_doctor.facts import Environment, Gpu, Gpus, Host, Model, NvmlUnavailable, Unknown
+from vllm_doctor.reports.words import counted, line, one_line
+from vllm_doctor.snapshot import Snapshot
+
+Row = tuple[str, str]
+
+JOIN = " · "
+
+
+def rows(snapshot: Snapshot) -> tuple[Row, ...]:
+    """Label and value of every line, in order; the launch, if any, comes last and is not shortened."""
+    return tuple(_rows(snapshot))
+
+
+def _rows(snapshot: Snapshot) -> Iterator[Row]:
+    yield "Host", _host(snapshot.host)
+    yield "GPUs", _gpus(snapshot)
+    yield "vLLM", _vllm(snapshot)
+    if isinstance(snapshot.environment, Environment):
+        yield "Python", _python(snapshot.environment)
+    if snapshot.model is not None:
+        yield "Model", _model(snapshot.model)
+    if snapshot.launch is not None:
+        yield "Launch", one_line(snapshot.launch.given)
+
+
+def _host(host: Host | Unknown) -> str:
+    if isinstance(host, Unknown):
+        return _unknown(host)
+    system = host.system if isinstance(host.distribution, Unknown) else host.distribution
+    parts = [line(system), line(host.machine)]
+    if isinstance(host.cpu_count, int) and host.cpu_count:
+        parts.append(counted(host.cpu_count, "CPU"))
+    if isinstance(host.memory_total_bytes, int):
+        parts.append(f"{gibibytes(host.memory_total_bytes)} RAM")
+    if host.container is not None:
+        parts.append(line(host.container))
+    return JOIN.join([*parts, "WSL"] if host.wsl else parts)
+
+
+def _gpus(snapshot: Snapshot) -> str:
+    gpus = snapshot.gpus
+    if isinstance(gpus, Unknown):
+        return _unknown(gpus)
+    if isinstance(gpus, NvmlUnavailable):
+        return f"none seen through NVML: {line(gpus.detail)}"
+    driver = "" if isinstance(gpus.driver_version, Unknown) else f"{JOIN}driver {line(gpus.driver_version)}"
+    return (JOIN.join(_gpu_groups(gpus)) or "none") + driver
+
+
+def _gpu_groups(gpus: Gpus) -> Iterator[str]:
+    same: dict[str, int] = {}
+    for gpu in gpus.devices:
+        same[_gpu(gpu)] = same.get(_gpu(gpu), 0) + 1
+    for text, count in same.items():
+        yield text if count == 1 else f"{count} × {text}"  # noqa: RUF001 - the multiplication sign
+
+
+def _gpu(gpu: Gpu) -> str:
+    told = []
+    if isinstance(gpu.memory_total_bytes, int):
+        told.append(gibibytes(gpu.memory_total_bytes))
+    if isinstance(gpu.compute_capability, str):
+        told.append(f"compute capability {line(gpu.compute_capability)}")
+    if gpu.lost is not None:
+        told.append("lost")
+    return f"{line(gpu.name)} ({', '.join(told)})" if told else line(gpu.name)
+
+
+def _vllm(snapshot: Snapshot) -> str:
+    launch, environment = snapshot.launch, snapshot.environment
+    if launch is not None and launch.docker is not None:
+        return f"{line(launch.docker.version or 'version unknown')} of the image {line(launch.docker.image)}"
+    if isinstance(environment, Unknown):
+        return _unknown(environment)
+    build, torch = environment.vllm, environment.torch
+    parts = ["not installed" if build is None else line(build.version or "version unknown")]
+    if build is not None and isinstance(build.platform, str):
+        parts[0] += f" ({line(build.platform)} build)"
+    parts.append("without torch" if torch is None else f"torch {line(torch.version)}")
+    return JOIN.join(parts)
+
+
+def _python(environment: Environment) -> str:
+    return f"{line(environment.python_version)}{JOIN}{line(environment.python)} ({line(environment.named_by)})"
+
+
+def _model(model: Model | Unknown) -> str:
+    if isinstance(model, Unknown):
+        return _unknown(model)
+    kind = "" if isinstance(model.config, Unknown) else JOIN.join(line(a) for a in model.config.architectures[:2])
+    return JOIN.join(part for part in (line(model.given), kind, model.source.value) if part)
+
+
+def _unknown(fact: Unknown) -> str:
+    return f"unknown: {line(fact.reason)}"
+
+
+def gibibytes(size_bytes: int) -> str:
+    """A size in GiB: two digits below 10, else whole."""
+    size = size_bytes / 2**30
+    return f"{size:.2g} GiB" if size < 10 else f"{size:.0f} GiB"
