@@ -59,7 +59,9 @@ class Launch(Section, frozen=True):
     `given` is the command line as typed, secrets masked. `program` are the words before the flags and the model
     (`vllm serve`, `python3 -m vllm...`). `environment` are the `NAME=value` words before it, or docker's `-e`.
     `model` is the positional or `--model`; `words` are further positional words. `order` remembers the flags as typed.
-    `problems` are one-line complaints of the parser (an unbalanced quote, a missing value).
+    `problems` are one-line complaints of the parser (an unbalanced quote, a missing value). `prefix` are the words
+    before the program as typed: variables, `env`, `sudo`, `nohup`, `uv run`, ...; `shell` the words of a shell that
+    gets the whole command as one quoted word (`bash -c`); `unset_variables` what `env -u` takes away.
     """
 
     given: str
@@ -73,6 +75,9 @@ class Launch(Section, frozen=True):
     docker: Docker | None = None
     config_file: str | None = None
     problems: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+    unset_variables: tuple[str, ...] = ()
 
     def uses(self, name: str) -> tuple[FlagUse, ...]:
         """Every use of the flag of that canonical name, in order."""
@@ -88,6 +93,28 @@ class Launch(Section, frozen=True):
         return bool(self.uses(name))
 
     def number(self, name: str) -> Count | None:
-        """The whole number given to the flag; None where it is absent or no plain number."""
-        text = self.value(name)
-        return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 16 else None
+        """The whole number given to the flag, read as vLLM does (`4k`); None where it is absent, `auto`, -1 or none."""
+        number = None if (text := self.value(name)) is None else integer(text)
+        return number if number is not None and 0 <= number < 2**53 else None
+
+
+# vllm/utils/argparse_utils.py, human_readable_int (0.32.0): lower case is decimal, upper case binary.
+_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def integer(text: str) -> int | None:
+    """The whole number that vLLM reads from `4096`, `4k` (4000), `4K` (4096) or `25.6k`; None where it reads none."""
+    text = text.strip()
+    if not text or len(text) > 30 or not text.isascii():
+        return None
+    number, suffix = text[:-1], text[-1]
+    if suffix in _BINARY:
+        return int(number) * _BINARY[suffix] if number.isdecimal() else None
+    if suffix in _DECIMAL:
+        whole, point, rest = number.partition(".")
+        plain = whole.isdecimal() and (rest.isdecimal() if point else True)
+        return int(float(number) * _DECIMAL[suffix]) if plain else None
+    digits = text[1:] if text[0] in "+-" else text
+    # int() takes single underscores between digits.
+    return int(text) if all(part.isdecimal() for part in digits.split("_")) else None
