@@ -13,7 +13,7 @@ from vllm_doctor.facts.environment import (
 from vllm_doctor.facts.gpus import Gpu, GpuProcess, Gpus, MigDevice, NvmlFailure, NvmlUnavailable, ProcessRole
 from vllm_doctor.facts.host import FileSystem, Host, PciGpu
 from vllm_doctor.facts.launch import Docker, FlagUse, Launch, LaunchForm
-from vllm_doctor.facts.model import ChatTemplate, Model, ModelConfig, ModelProblem, ModelSource, WeightFile
+from vllm_doctor.facts.model import ChatTemplate, LoraAdapter, Model, ModelConfig, ModelProblem, ModelSource, WeightFile
 from vllm_doctor.facts.servers import Listener, Server, ServerAnswer, Servers
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Launch",
     "LaunchForm",
     "Listener",
+    "LoraAdapter",
     "MigDevice",
     "Model",
     "ModelConfig",

@@ -19,7 +19,8 @@ class ModelProblem(Facts, frozen=True):
     """Something that is wrong with a file of the model; `kind` is one of the words below.
 
     `missing`, `empty`, `truncated`, `lfs-pointer`, `not-json`, `bad-header`, `unreadable`, `index-names-missing-file`,
-    `index-names-missing-tensor`, `not-found`, `gated`, `unauthorized`, `unreachable`, `not-cached`, `bad-name`.
+    `index-names-missing-tensor`, `not-found`, `gated`, `unauthorized`, `unreachable`, `not-cached`,
+    `bad-name`, `incomplete-download`.
     """
 
     kind: str
@@ -51,7 +52,9 @@ class ChatTemplate(Section, frozen=True):
 class ModelConfig(Section, frozen=True):
     """config.json as vLLM reads it: the text model's values where the config nests them (`text_config`).
 
-    None stands for a key that is not there. `raw` is the whole config as JSON text, bounded in size.
+    None stands for a key that is not there. `auto_map` are the Auto classes that the repository's own code provides
+    (`AutoModelForCausalLM`), `remote_code` whether there are any. `raw` is the whole config as JSON text, bounded in
+    size: keys that read like secrets, and giant values, are left out.
     """
 
     architectures: tuple[str, ...] = ()
@@ -69,16 +72,37 @@ class ModelConfig(Section, frozen=True):
     dtype: str | None = None
     quantization_method: str | None = None
     remote_code: bool = False
+    auto_map: tuple[str, ...] = ()
     is_encoder_decoder: bool = False
     is_multimodal: bool = False
     raw: str = "{}"
+
+
+class LoraAdapter(Facts, frozen=True):
+    """An adapter that `--lora-modules` names, as its adapter_config.json and safetensors header say.
+
+    `rank` is the highest of `r` and `rank_pattern`, None where it could not be read. `target_modules` are those of the
+    config, `tensor_modules` the last names of the modules that have weights (what vLLM compares); None: not read.
+    `unsupported` names PEFT features in use that vLLM refuses. `problem` says why the adapter could not be read.
+    """
+
+    name: str
+    path: str
+    rank: Count | None = None
+    base_model: str | None = None
+    target_modules: tuple[str, ...] = ()
+    tensor_modules: tuple[str, ...] | None = None
+    unsupported: tuple[str, ...] = ()
+    problem: ModelProblem | None = None
 
 
 class Model(Section, frozen=True):
     """A model as a launch names it.
 
     `given` is the name as written; `path` the folder examined. `tokenizer_files` are the names found. `tensor_names`
-    are those of all safetensors headers, sorted; None where not all of them could be read.
+    are those of all safetensors headers, sorted; None where not all of them could be read. Of a model with more than
+    5,000 tensors only the first expert of each layer is listed. `hub_offline`: the launch is told not to ask the hub.
+    `hub_endpoint` is the hub where it is not huggingface.co.
     """
 
     given: str
@@ -95,3 +119,6 @@ class Model(Section, frozen=True):
     is_lora_adapter: bool = False
     vocabulary_markers: tuple[str, ...] | Unknown = ()
     suggestions: tuple[str, ...] = ()
+    lora_adapters: tuple[LoraAdapter, ...] = ()
+    hub_offline: bool = False
+    hub_endpoint: str | None = None
