@@ -4,12 +4,13 @@ from vllm_doctor.facts.base import Count, Facts, Section, Unknown
 
 
 class Listener(Facts, frozen=True):
-    """A TCP port of this host that somebody listens on; `pid` is None where it may not be seen."""
+    """A TCP port of this host that somebody listens on; `pid` is None where it may not be seen or was not asked for."""
 
     address: str
     port: Count
     pid: Count | None
     command: str | None
+    user: str | None = None
 
 
 class Server(Facts, frozen=True):
@@ -28,7 +29,10 @@ class Server(Facts, frozen=True):
 
 
 class ServerAnswer(Section, frozen=True):
-    """What the server at one URL answered; statuses are HTTP's, None where the request failed (see `problem`)."""
+    """What the server at one URL answered; statuses are HTTP's, None where the request failed (see `problem`).
+
+    `failure` is the kind of failure: refused, timeout, name, unreachable, tls, not-http, other. `url` has no /v1.
+    """
 
     url: str
     health_status: Count | None
@@ -36,6 +40,8 @@ class ServerAnswer(Section, frozen=True):
     models: tuple[str, ...] | Unknown
     max_model_len: Count | None
     problem: str | None
+    failure: str | None = None
+    models_status: Count | None = None
 
 
 class Servers(Section, frozen=True):
