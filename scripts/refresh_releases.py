@@ -62,11 +62,9 @@ MARKERS = {
     "platform_machine": "x86_64",
     "platform_python_implementation": "CPython",
     "platform_system": "Linux",
-    "python_full_version": "3.12.0",
-    "python_version": "3.12",
     "sys_platform": "linux",
 }
-"""Where pins must hold: vLLM's images run Python 3.12 on x86_64 Linux."""
+"""Where pins must hold: x86_64 Linux, as vLLM's images are."""
 
 KEPT = re.compile(r"^(vllm/.*\.py|setup\.py|PKG-INFO|(docker/)?Dockerfile)$")
 
@@ -241,12 +239,13 @@ def is_kept(name: str) -> bool:
     return bool(KEPT.match(name)) and ".." not in PurePosixPath(name).parts
 
 
-def pins_of(metadata: Mapping[str, Any]) -> dict[str, str]:
+def pins_of(metadata: Mapping[str, Any], python: str = "3.12") -> dict[str, str]:
     """Requirement specifiers by package, those that hold where vLLM runs on CUDA; "" where any version will do."""
+    markers = {**MARKERS, "python_version": python, "python_full_version": f"{python}.0"}
     found: dict[str, str] = {}
     for text in metadata["requires_dist"] or ():
         requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate(MARKERS):
+        if requirement.marker is None or requirement.marker.evaluate(markers):
             found[canonicalize_name(requirement.name)] = str(requirement.specifier)
     return dict(sorted(found.items()))
 
@@ -300,7 +299,8 @@ def torch_rows(
 
 def torch_row(index: Index, version: Version) -> TorchRelease:
     """One torch release; its CUDA is that of the runtime (to 2.10) or toolkit (from 2.11) package that it pins."""
-    metadata, pins = index.metadata("torch", version), index.pins("torch", version)
+    metadata = index.metadata("torch", version)
+    pins = pins_of(metadata, python="3.11")  # torch 2.2.1 - 2.3.1 ask for triton only below Python 3.12
     runtime = next((pins[name] for name in CUDA_RUNTIMES if name in pins), "")
     cuda = ".".join(runtime.removeprefix("==").split(".")[:2]) or None
     return TorchRelease(
