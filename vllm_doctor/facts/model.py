@@ -2,8 +2,34 @@
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
+
+import msgspec
 
 from vllm_doctor.facts.base import Bytes, Count, Facts, Section, Unknown
+
+# Where multi-modal configs keep the language model's values (transformers 5.19 `PreTrainedConfig.get_text_config`, and
+# the names that models with code of their own use).
+TEXT_CONFIGS = (
+    "text_config",
+    "llm_config",
+    "language_config",
+    "thinker_config",
+    "decoder",
+    "generator",
+    "text_encoder",
+)
+
+
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config that describes the language model: the whole where nothing is nested."""
+    for key in TEXT_CONFIGS:
+        nested = config.get(key)
+        if isinstance(nested, dict) and ("hidden_size" in nested or "num_attention_heads" in nested):
+            return nested
+        if isinstance(nested, dict) and isinstance(inner := nested.get("text_config"), dict):
+            return inner
+    return config
 
 
 class ModelSource(str, Enum):
@@ -77,6 +103,18 @@ class ModelConfig(Section, frozen=True):
     is_multimodal: bool = False
     raw: str = "{}"
 
+    def whole(self) -> Mapping[str, Any]:
+        """The config as JSON values; foreign input: any key may be absent or of any type."""
+        try:
+            value = msgspec.json.decode(self.raw)
+        except (msgspec.DecodeError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def text(self) -> Mapping[str, Any]:
+        """The language model's part of `whole`."""
+        return text_part(self.whole())
+
 
 class LoraAdapter(Facts, frozen=True):
     """An adapter that `--lora-modules` names, as its adapter_config.json and safetensors header say.
@@ -102,6 +140,7 @@ class Model(Section, frozen=True):
     `given` is the name as written; `path` the folder examined. `tokenizer_files` are the names found. `tensor_names`
     are those of all safetensors headers, sorted; None where not all of them could be read. Of a model with more than
     5,000 tensors only the first expert of each layer is listed. `hub_offline`: the launch is told not to ask the hub.
+    `adapter` is the LoRA adapter that the folder holds. `quantization_files` are the separate quantization configs.
     `hub_endpoint` is the hub where it is not huggingface.co.
     """
 
@@ -120,5 +159,7 @@ class Model(Section, frozen=True):
     vocabulary_markers: tuple[str, ...] | Unknown = ()
     suggestions: tuple[str, ...] = ()
     lora_adapters: tuple[LoraAdapter, ...] = ()
+    adapter: LoraAdapter | None = None
+    quantization_files: tuple[str, ...] = ()
     hub_offline: bool = False
     hub_endpoint: str | None = None

@@ -7,7 +7,8 @@ from msgspec import structs
 
 from vllm_doctor.facts import ChatTemplate, Launch, Model, ModelProblem, ModelSource, Unknown
 from vllm_doctor.probes.model import locating
-from vllm_doctor.probes.model.adapters import named_adapters
+from vllm_doctor.probes.model.adapters import CONFIG as ADAPTER_CONFIG
+from vllm_doctor.probes.model.adapters import named_adapters, read_adapter
 from vllm_doctor.probes.model.config import read_config
 from vllm_doctor.probes.model.names import suggest_ids, suggest_paths
 from vllm_doctor.probes.model.reading import Unreadable, is_file, is_folder, names_in, read_object
@@ -16,6 +17,9 @@ from vllm_doctor.probes.model.tokenizer import read_tokenizer
 from vllm_doctor.probes.model.weights import read_file, read_weights
 
 __all__ = ["probe_model"]
+
+# What the quantization methods of vLLM 0.32 read where config.json names no method (`get_config_filenames`).
+QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
 
 
 def probe_model(
@@ -125,7 +129,7 @@ class _Probe:
 
     def _of_folder(self, path: Path, source: ModelSource, revision: str | None) -> Model:
         names, complete = names_in(path)
-        config, problem = read_config(path)
+        config, problem = read_config(path, names)
         tokenizer = read_tokenizer(path, names)
         weights = read_weights(path, names, complete)
         problems = (*((problem,) if problem else ()), *tokenizer.problems, *weights.problems)
@@ -142,7 +146,9 @@ class _Probe:
             tensor_names=weights.names,
             tensor_shapes=weights.shapes,
             problems=problems + _generation_problem(path, names),
-            is_lora_adapter="adapter_config.json" in names and "config.json" not in names,
+            is_lora_adapter=ADAPTER_CONFIG in names and "config.json" not in names,
+            adapter=read_adapter(path.name, str(path), path) if ADAPTER_CONFIG in names else None,
+            quantization_files=tuple(n for n in QUANTIZATION_FILES if n in names),
             vocabulary_markers=tokenizer.markers,
         )
 

@@ -7,44 +7,51 @@ from typing import Any
 import msgspec
 
 from vllm_doctor.facts import ModelConfig, ModelProblem, Unknown
+from vllm_doctor.facts.model import text_part
 from vllm_doctor.probes.model.reading import Unreadable, read_object
 from vllm_doctor.redact import is_secret_name
 
 MAXIMUM_BYTES = 16 * 2**20
 MAXIMUM_RAW_BYTES = 1_000_000
 MAXIMUM_NUMBER = 2**53
+MODELOPT_FILE = "hf_quant_config.json"
 
 Object = Mapping[str, Any]
 
-# Where multi-modal configs keep the language model's values (transformers 5.19 PreTrainedConfig.get_text_config and the
-# names of models with code of their own).
-TEXT_CONFIGS = (
-    "text_config",
-    "llm_config",
-    "language_config",
-    "thinker_config",
-    "decoder",
-    "generator",
-    "text_encoder",
-)
 # Keys that a config of images, sound or video has.
 MEDIA_CONFIGS = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower", "image_token_id", "video_token_id")
 
 
-def read_config(folder: Path) -> tuple[ModelConfig | Unknown, ModelProblem | None]:
+def read_config(folder: Path, names: frozenset[str]) -> tuple[ModelConfig | Unknown, ModelProblem | None]:
     """The folder's config.json; Unknown, with the problem, where it cannot be read."""
     try:
-        return parse_config(read_object(folder / "config.json", MAXIMUM_BYTES)), None
+        config = read_object(folder / "config.json", MAXIMUM_BYTES)
     except Unreadable as unreadable:
         problem = unreadable.problem
+        if problem.kind == "missing" and "params.json" in names:
+            return Unknown("params.json: Mistral's own format, which is not read"), None
         return Unknown(f"config.json: {problem.detail}"), problem
+    return parse_config(config, _separate(folder, names)), None
 
 
-def parse_config(config: Object) -> ModelConfig:
-    """The facts of a config; a value of another type than it should have counts as absent."""
-    text = text_config(config)
+def _separate(folder: Path, names: frozenset[str]) -> Object:
+    """hf_quant_config.json, where ModelOpt up to 0.29 writes what others write into config.json."""
+    if MODELOPT_FILE not in names:
+        return {}
+    try:
+        return read_object(folder / MODELOPT_FILE, MAXIMUM_BYTES)
+    except Unreadable:
+        return {}
+
+
+def parse_config(config: Object, separate: Object | None = None) -> ModelConfig:
+    """The facts of a config; a value of another type than it should have counts as absent.
+
+    `separate` is a quantization config of a file of its own, which counts where config.json has none.
+    """
+    text = text_part(config)
     first = _First(text, config)
-    quantization = _quantization(config) or _quantization(text) or {}
+    quantization = _quantization(config) or _quantization(text) or separate or {}
     rope = _rope(text) or _rope(config)
     auto_map = config.get("auto_map")
     classes = tuple(sorted(k for k in auto_map if isinstance(k, str))) if isinstance(auto_map, dict) else ()
@@ -69,17 +76,6 @@ def parse_config(config: Object) -> ModelConfig:
         is_multimodal=any(key in config for key in MEDIA_CONFIGS),
         raw=raw_text(config),
     )
-
-
-def text_config(config: Object) -> Object:
-    """The part of the config that describes the language model: the whole where nothing is nested."""
-    for key in TEXT_CONFIGS:
-        nested = config.get(key)
-        if isinstance(nested, dict) and ("hidden_size" in nested or "num_attention_heads" in nested):
-            return nested
-        if isinstance(nested, dict) and isinstance(inner := nested.get("text_config"), dict):
-            return inner
-    return config
 
 
 class _First:

@@ -11,7 +11,7 @@ from vllm_doctor.probes.model.locating import home_folder
 from vllm_doctor.probes.model.names import suggest_ids
 from vllm_doctor.probes.model.reading import Unreadable, parse_object, read_bytes
 from vllm_doctor.probes.model.template import described, of_value
-from vllm_doctor.probes.model.tokenizer import MARKERS, TOKENIZER_FILES, contents
+from vllm_doctor.probes.model.tokenizer import MARKERS, contents, tokenizer_files
 from vllm_doctor.probes.model.weights import FORMATS, is_weight
 from vllm_doctor.redact import MASK
 
@@ -38,7 +38,7 @@ def hub_model(
         revision=answer.commit or revision,
         config=config,
         chat_template=template or _template(answer, tokenizer),
-        tokenizer_files=tuple(n for n in TOKENIZER_FILES if n in answer.files),
+        tokenizer_files=tokenizer_files(answer.files),
         weight_files=_weights(answer),
         tensor_names=None,
         tensor_shapes=None,

@@ -69,7 +69,7 @@ class TokenizerFacts(msgspec.Struct):
 
 def read_tokenizer(folder: Path, names: frozenset[str]) -> TokenizerFacts:
     """The tokenizer of a folder whose names are given; a broken file is a problem, never a failure."""
-    files = tuple(n for n in TOKENIZER_FILES if n in names)
+    files = tokenizer_files(names)
     problems: list[ModelProblem] = []
     config = _object(folder / "tokenizer_config.json", problems) if "tokenizer_config.json" in names else {}
     stubs = (_stub(folder / n) for n in files if n != "tokenizer_config.json")
@@ -83,6 +83,17 @@ def read_tokenizer(folder: Path, names: frozenset[str]) -> TokenizerFacts:
             problems.append(problem)
         markers = Unknown(f"{problem.file}: {problem.detail}")
     return TokenizerFacts(files=files, problems=tuple(problems), config=config, markers=markers)
+
+
+def tokenizer_files(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that belong to a tokenizer: the usual ones first, then any that reads like a vocabulary."""
+    found = frozenset(names)
+    other = sorted(n for n in found if n not in TOKENIZER_FILES and _is_vocabulary(n))
+    return (*(n for n in TOKENIZER_FILES if n in found), *other[:16])
+
+
+def _is_vocabulary(name: str) -> bool:
+    return name.endswith((".tiktoken", ".bpe", ".spm", ".model")) or name.startswith(("vocab", "tokenizer", "merges"))
 
 
 def _object(path: Path, problems: list[ModelProblem]) -> dict[str, Any]:
