@@ -1,0 +1,1 @@
+"""Tests of the command line as its users call it: whole processes."""
