@@ -40,9 +40,8 @@ def doctor(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_plugin_is_listed_and_its_broken_module_is_named(python: Path) -> None:
     done = doctor(python, "checks")
     assert "acme.kernel  " in done.stdout
-    assert done.stderr == (
-        "plugin acme_broken of acme-vllm-checks could not be loaded: RuntimeError: acme's licence server does not answer\n"
-    )
+    named = "plugin acme_broken of acme-vllm-checks could not be loaded: "
+    assert done.stderr == f"{named}RuntimeError: acme's licence server does not answer\n"
     assert done.returncode == 3
 
 
