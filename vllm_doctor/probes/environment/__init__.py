@@ -30,7 +30,9 @@ _PLATFORM_UNTOLD = "neither the version, the name, the compiled modules nor torc
 # -I and -S: no .pth file, sitecustomize or PYTHON* variable of the environment runs; -B: nothing is written.
 _FLAGS = ("-I", "-S", "-B")
 _CODE = (
-    "import sys; standard = sys.path[:]; sys.path.append(sys.argv[1]);"
+    "import sys; sys.version_info >= (3, 8) or"
+    " sys.exit('it is Python %d.%d, too old for any vLLM' % sys.version_info[:2]);"
+    "standard = sys.path[:]; sys.path.append(sys.argv[1]);"
     "from inspector.main import main; main(*sys.argv[2:5], standard)"
 )
 
@@ -101,6 +103,8 @@ def _inspected(chosen: Chosen, launch: Launch | None, timeout_seconds: float) ->
         return Unknown(f"{chosen.path} printed more than {MAXIMUM_BYTES // 2**20} MiB")
     if ended.status is None:
         return Unknown(f"{chosen.path} did not answer within {timeout_seconds:g} s")
+    if b"Unknown option: -I" in ended.errors:
+        return Unknown(f"{chosen.path} is older than Python 3.4, too old for any vLLM")
     if ended.status != 0:
         return Unknown(f"{chosen.path} {_ending(ended.status)}: {redact.line(ended.last_line) or 'it printed nothing'}")
     return decoded(ended.output, chosen.path)

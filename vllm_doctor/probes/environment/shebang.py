@@ -47,7 +47,7 @@ def _words(line: str) -> list[str]:
     try:
         return shlex.split(line)
     except ValueError:
-        return line.split()
+        return []
 
 
 def _is_python(program: str) -> bool:

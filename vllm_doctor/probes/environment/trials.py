@@ -75,7 +75,7 @@ def _error(ended: child.Ended) -> str | None:
     if ended.status is None:
         return "printed without end" if ended.too_much else f"did not end within {TRIAL_SECONDS} s"
     if ended.status < 0:
-        return redact.line(f"the interpreter died of signal {-ended.status}: {ended.last_line}")
+        return redact.line(f"the interpreter died of signal {-ended.status} {ended.last_line}")
     return redact.line(_exception(ended.errors.decode("utf-8", "replace")) or ended.last_line)
 
 

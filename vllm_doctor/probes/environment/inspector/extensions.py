@@ -68,7 +68,7 @@ def judged(owner: str, path: str, libraries: Libraries, with_symbols: bool) -> t
     try:
         with Elf(path) as library:
             fields["needed_missing"] = libraries.missing(library)
-            if with_symbols and any(n.startswith(("libtorch", "libc10")) for n in library.needed):
+            if with_symbols:
                 undefined = sorted(libraries.undefined(library))
                 fields["undefined"] = undefined[:SAMPLE]
                 fields["undefined_count"] = len(undefined)

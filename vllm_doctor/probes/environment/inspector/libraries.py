@@ -99,23 +99,26 @@ class Libraries:
 
         Raises ElfError where torch's libraries cannot be read: nothing is then known.
         """
-        if self._torch is None:
+        wanted = list(library.undefined(TORCH_SYMBOLS))
+        if wanted and self._torch is None:
             raise ElfError("torch is not installed")
-        defining = self._torch_libraries()
-        if self.problem is not None:
-            raise ElfError(self.problem)
-        missing = []
-        own = self._own(library)
-        for name in library.undefined(TORCH_SYMBOLS):
-            verdict = self._verdicts.get(name)
-            if verdict is None:
-                hashed = gnu_hash(name)
-                verdict = self._verdicts[name] = any(d.defines(name, hashed) for d in defining)
-            if not verdict and not any(d.defines(name, gnu_hash(name)) for d in own):
-                missing.append(name.decode("ascii", "replace"))
-        for elf in own:
-            elf.close()
-        return missing
+        missing = [name for name in wanted if not self._defined_by_torch(name)]
+        if missing:
+            own = self._own(library)
+            missing = [name for name in missing if not any(o.defines(name, gnu_hash(name)) for o in own)]
+            for elf in own:
+                elf.close()
+        return [name.decode("ascii", "replace") for name in missing]
+
+    def _defined_by_torch(self, name: bytes) -> bool:
+        verdict = self._verdicts.get(name)
+        if verdict is None:
+            defining = self._torch_libraries()
+            if self.problem is not None:
+                raise ElfError(self.problem)
+            hashed = gnu_hash(name)
+            verdict = self._verdicts[name] = any(library.defines(name, hashed) for library in defining)
+        return verdict
 
     def _own(self, library: Elf) -> list[Elf]:
         """The libraries that the wheel brings itself and this one needs (found by its search folders)."""

@@ -1,0 +1,1 @@
+"""Tests of the environment probe: real environments, real interpreters, real libraries."""
