@@ -28,6 +28,10 @@ CONTAINER_SHM_BYTES = 64 * MIB
 ADVISED_SHM = "--shm-size=8g"
 SHM = "/dev/shm"  # noqa: S108 - named in findings only
 
+# From here on several data-parallel replicas make vLLM take the multiprocessing executor, whatever each one's size
+# (`config/parallel.py`: world_size_across_dp > 1).
+REPLICAS_COUNT_FROM = (0, 17, 0)
+
 # Executors that make no such buffers.
 OTHER_EXECUTORS = ("uni", "external_launcher", "ray")
 
@@ -95,6 +99,9 @@ def _uses_buffers(snapshot: Snapshot, launch: Launch) -> bool:
     if backend in OTHER_EXECUTORS:
         return False
     if backend == "mp" or workers(launch) > 1:
+        return True
+    release = release_of(snapshot)
+    if (launch.number("--data-parallel-size") or 1) > 1 and release is not None and release >= REPLICAS_COUNT_FROM:
         return True
     if snapshot.platform is None:
         raise NotKnown("it is not known for which hardware this vLLM is built, and only some builds need /dev/shm here")

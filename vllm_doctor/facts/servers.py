@@ -16,7 +16,8 @@ class Listener(Facts, frozen=True):
 class Server(Facts, frozen=True):
     """A vLLM server in the process table; `port` is what its command line says or implies, None where it cannot tell.
 
-    `listening` says whether that port accepts connections: a server that still loads does not.
+    `listening` says whether that port accepts connections: a server that still loads does not. `other_network`: it has
+    a network of its own (a container), where the same port is another one.
     """
 
     pid: Count
@@ -26,6 +27,7 @@ class Server(Facts, frozen=True):
     port: Count | None
     age_seconds: float | Unknown
     listening: bool | None
+    other_network: bool = False
 
 
 class ServerAnswer(Section, frozen=True):

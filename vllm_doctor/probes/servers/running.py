@@ -81,6 +81,7 @@ def _server(process: Process, ports: frozenset[int] | None) -> Server:
     launch = _launch(process)
     port = _port(launch)
     folder = Path(f"/proc/{process.pid}")
+    apart = _has_other_network(folder)
     return Server(
         pid=process.pid,
         user=_user(folder),
@@ -88,7 +89,8 @@ def _server(process: Process, ports: frozenset[int] | None) -> Server:
         model=launch.model if launch is not None else None,
         port=port,
         age_seconds=_age_seconds(process.pid),
-        listening=None if ports is None or port is None else port in ports,
+        listening=None if ports is None or port is None or apart else port in ports,
+        other_network=apart,
     )
 
 
@@ -110,6 +112,14 @@ def _port(launch: Launch | None) -> int | None:
     if launch is None or launch.has("--uds") or launch.form is LaunchForm.DOCKER:
         return None
     return launch.number("--port") if launch.has("--port") else DEFAULT_PORT
+
+
+def _has_other_network(folder: Path) -> bool:
+    """Whether the process lives in another network namespace; one that may not be asked counts as here."""
+    try:
+        return (folder / "ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+    except OSError:
+        return False
 
 
 def _user(folder: Path) -> str | Unknown:
