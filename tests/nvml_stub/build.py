@@ -32,4 +32,4 @@ def build(folder: Path, version: str | None = None) -> Path:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python tests/nvml_stub/build.py DIR")
-    print(build(Path(sys.argv[1])).resolve())
+    sys.stdout.write(f"{build(Path(sys.argv[1])).resolve()}\n")

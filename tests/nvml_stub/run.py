@@ -19,7 +19,8 @@ SCENARIOS = Path(__file__).parents[2] / "fixtures" / "nvml"
 def nvml_environment(scenario: str, **values: object) -> dict[str, str]:
     """The variables that make a child see that scenario; `values` replace its `{name}` places, such as `{pid}`.
 
-    `scenario` is a name in fixtures/nvml, or the text of one where it holds a newline. Skips the test without a compiler.
+    `scenario` is a name in fixtures/nvml, or the text of one where it holds a newline. Skips the test without a
+    compiler.
     """
     if compiler() is None:
         pytest.skip("the stub NVML needs a C compiler")

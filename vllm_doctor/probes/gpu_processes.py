@@ -21,9 +21,9 @@ _INITIAL_NAMESPACE = "pid:[4026531836]"
 
 # Programs that adopt orphans, or that never start an engine core themselves.
 _REAPERS = frozenset(
-    ("init", "systemd", "upstart", "launchd", "tini", "dumb-init", "docker-init", "catatonit", "s6-svscan", "runsv")
-    + ("s6-supervise", "runsvdir", "supervisord", "conmon", "crun", "runc", "sshd", "tmux", "screen")
-    + ("bash", "sh", "dash", "zsh", "fish", "sleep", "tail")
+    {"init", "systemd", "upstart", "launchd", "tini", "dumb-init", "docker-init", "catatonit", "s6-svscan", "runsv"}
+    | {"s6-supervise", "runsvdir", "supervisord", "conmon", "crun", "runc", "sshd", "tmux", "screen"}
+    | {"bash", "sh", "dash", "zsh", "fish", "sleep", "tail"}
 )
 
 
