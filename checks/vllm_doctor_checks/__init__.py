@@ -1,0 +1,1 @@
+"""The built-in checks of vllm-doctor: one module per family, found through the entry points as any plugin is."""
