@@ -23,12 +23,16 @@ class Distribution(Facts, frozen=True):
 
 
 class TorchBuild(Facts, frozen=True):
-    """torch as its `torch/version.py` says; `platform` is cuda, rocm, xpu, cpu; `cuda` like `12.8`, None without."""
+    """torch as its `torch/version.py` says; `platform` is cuda, rocm, xpu, cpu; `cuda` like `12.8`, None without.
+
+    `cuda_available` is what `torch.cuda.is_available()` answered on that machine; None where nobody asked it.
+    """
 
     version: str
     platform: str
     cuda: str | None
     path: str
+    cuda_available: bool | None = None
 
 
 class VllmBuild(Facts, frozen=True):
@@ -97,7 +101,8 @@ class Environment(Section, frozen=True):
     `markers` are the values for PEP 508 markers there. `kind` is venv, uv, conda or system. `commands` maps `vllm` to
     the script found in its bin folder. `vllm`/`torch` are None where the package is not there. `named_by` says why this
     environment is the one that is examined (`--python`, `vllm on PATH`, ...). `leftovers` are the folders that an
-    interrupted pip left behind (`~orch`). `complete` is False where a bound cut the lists short.
+    interrupted pip left behind (`~orch`). `complete` is False where a bound cut the lists short, and for
+    an environment known only from a report: what is empty or None there proves nothing.
     """
 
     python: str

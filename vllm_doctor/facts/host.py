@@ -39,7 +39,8 @@ class Host(Section, frozen=True):
     the names of relevant variables to their values, or to None where the value may be a secret. `libcuda_paths` are
     the files that the loader would take for libcuda.so.1, the first one first. `kernel_module_version` is that of the
     loaded NVIDIA kernel module, None where none is loaded. `container` names the kind (docker, podman, kubernetes,
-    lxc, ...), None outside of one.
+    lxc, ...), None outside of one. `complete` is False for a host known only from an environment report: what is empty
+    or None there was not looked at, and proves nothing.
     """
 
     system: str
@@ -49,7 +50,7 @@ class Host(Section, frozen=True):
     libc: str | Unknown
     libc_version: str | Unknown
     cpu_model: str | Unknown
-    cpu_count: Count
+    cpu_count: Count | Unknown
     cpu_extensions: tuple[str, ...] | Unknown
     memory_total_bytes: Bytes | Unknown
     memory_available_bytes: Bytes | Unknown
@@ -69,3 +70,4 @@ class Host(Section, frozen=True):
     environment: Mapping[str, str | None]
     memory_nodes: tuple[MemoryNode, ...] = ()
     address_space_bytes: Bytes | Unknown | None = None
+    complete: bool = True
