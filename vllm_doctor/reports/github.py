@@ -17,7 +17,7 @@ def render(diagnosis: Diagnosis) -> str:
     """An annotation per finding, what was not evaluated in a folded group, and the verdict last."""
     rows = [_annotation(finding) for finding in diagnosis.findings]
     rows += [
-        f"::error title={_property('vllm-doctor: a check crashed')}::{_data(f'{c.id}: {words.line(c.reason)}')}"
+        f"::error title={_property('vllm-doctor: a check crashed')}::{_data(words.line(f'{c.id}: {c.reason}'))}"
         for c in words.of_status(diagnosis, Status.CRASHED)
     ]
     rows += _group("Corrected launch", _corrected(diagnosis))

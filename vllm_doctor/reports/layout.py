@@ -88,14 +88,17 @@ def _lead(line: Line) -> PhysicalLine:
 def _broken(spans: tuple[Span, ...], room: int) -> Iterator[PhysicalLine]:
     row: list[Span] = []
     used = 0
-    for word, style, glued in _words(spans):
-        size = cells(word)
-        space = 0 if glued or not row else 1
-        if row and not glued and used + space + size > room:
+    for word in _words(spans):
+        size = sum(cells(piece.text) for piece in word)
+        if row and used + 1 + size > room:
             yield tuple(row)
-            row, used, space = [], 0, 0
-        _extend(row, Span(" " * space + word, style))
-        used += space + size
+            row, used = [], 0
+        if row:
+            _extend(row, Span(" ", word[0].style))
+            used += 1
+        for piece in word:
+            _extend(row, piece)
+        used += size
     if row:
         yield tuple(row)
 
@@ -107,15 +110,18 @@ def _extend(row: list[Span], span: Span) -> None:
         row.append(span)
 
 
-def _words(spans: tuple[Span, ...]) -> Iterator[tuple[str, Style, bool]]:
-    """Every word with its style, and whether it follows the last one without a space."""
-    spaced = True
+def _words(spans: tuple[Span, ...]) -> Iterator[list[Span]]:
+    """Every word; one that runs on from span to span has a piece of each style."""
+    word: list[Span] = []
     for span in spans:
-        for number, word in enumerate(span.text.split(" ")):
-            spaced = spaced or number > 0
-            if word:
-                yield word, span.style, not spaced
-                spaced = False
+        for number, piece in enumerate(span.text.split(" ")):
+            if number and word:
+                yield word
+                word = []
+            if piece:
+                word.append(Span(piece, span.style))
+    if word:
+        yield word
 
 
 def string(line: PhysicalLine) -> str:

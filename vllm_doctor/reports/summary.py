@@ -78,7 +78,9 @@ def _vllm(snapshot: Snapshot) -> str:
     if isinstance(environment, Unknown):
         return _unknown(environment)
     build, torch = environment.vllm, environment.torch
-    parts = ["not installed" if build is None else line(build.version or "version unknown")]
+    # What a report does not list may still be installed.
+    absent = "not installed" if environment.complete else "not named in the report"
+    parts = [absent if build is None else line(build.version or "version unknown")]
     if build is not None and isinstance(build.platform, str):
         parts[0] += f" ({line(build.platform)} build)"
     parts.append("without torch" if torch is None else f"torch {line(torch.version)}")
