@@ -46,8 +46,8 @@ def variables_from(found: Extracted) -> dict[str, EnvVar]:
 
 
 def _version(package: Path) -> str:
-    """The version that the build wrote into `_version.py` (`version.py` before 0.6.2); empty when there is none."""
-    for name in ("_version.py", "version.py"):
+    """The version that the build wrote down (earlier in `version.py` or `__init__.py`); empty when none is."""
+    for name in ("_version.py", "version.py", "__init__.py"):
         found = VERSION_ASSIGNMENT.search(read_text(package / name))
         if found:
             return found.group(1)

@@ -1,0 +1,1 @@
+"""Tests of the release facts and of the extractor that makes them."""
