@@ -8,8 +8,8 @@ class Listener(Facts, frozen=True):
 
     address: str
     port: Count
-    pid: Count | None
-    command: str | None
+    pid: Count | None = None
+    command: str | None = None
     user: str | None = None
 
 
@@ -26,7 +26,7 @@ class Server(Facts, frozen=True):
     model: str | None
     port: Count | None
     age_seconds: float | Unknown
-    listening: bool | None
+    listening: bool | None = None
     other_network: bool = False
 
 
@@ -37,11 +37,11 @@ class ServerAnswer(Section, frozen=True):
     """
 
     url: str
-    health_status: Count | None
-    version: str | None
+    health_status: Count | None = None
+    version: str | None = None
     models: tuple[str, ...] | Unknown
-    max_model_len: Count | None
-    problem: str | None
+    max_model_len: Count | None = None
+    problem: str | None = None
     failure: str | None = None
     models_status: Count | None = None
 
