@@ -3,7 +3,7 @@
 from vllm_doctor.facts.base import Count, Facts, Section, Unknown
 
 
-class Listener(Facts, frozen=True):
+class Listener(Facts, frozen=True, kw_only=True):
     """A TCP port of this host that somebody listens on; `pid` is None where it may not be seen or was not asked for."""
 
     address: str
@@ -13,7 +13,7 @@ class Listener(Facts, frozen=True):
     user: str | None = None
 
 
-class Server(Facts, frozen=True):
+class Server(Facts, frozen=True, kw_only=True):
     """A vLLM server in the process table; `port` is what its command line says or implies, None where it cannot tell.
 
     `listening` says whether that port accepts connections: a server that still loads does not. `other_network`: it has
@@ -30,7 +30,7 @@ class Server(Facts, frozen=True):
     other_network: bool = False
 
 
-class ServerAnswer(Section, frozen=True):
+class ServerAnswer(Section, frozen=True, kw_only=True):
     """What the server at one URL answered; statuses are HTTP's, None where the request failed (see `problem`).
 
     `failure` is the kind of failure: refused, timeout, name, unreachable, tls, not-http, other. `url` has no /v1.
