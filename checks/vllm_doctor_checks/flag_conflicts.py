@@ -1,0 +1,244 @@
+"""The check of flags that exclude or need each other."""
+
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+from vllm_doctor.check import check
+from vllm_doctor.facts import FlagUse, Launch
+from vllm_doctor.finding import Confidence, Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks.launching import numbers, planned_release, switched
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """A conflict: what is wrong, which flags show it, and the way out.
+
+    `certain_from` is the first release whose source was read to raise for it; in earlier ones it is likely.
+    """
+
+    applies: Callable[[Launch], bool]
+    title: str
+    flags: tuple[str, ...]
+    why: str
+    fixes: tuple[Fix, ...]
+    certain_from: tuple[int, int] = (0, 32)
+
+
+def _below(first: str, second: str) -> Callable[[Launch], bool]:
+    """Whether both numbers are given and the first is smaller."""
+
+    def applies(launch: Launch) -> bool:
+        one, other = launch.number(first), launch.number(second)
+        return one is not None and other is not None and one < other
+
+    return applies
+
+
+def _on(launch: Launch, name: str) -> bool:
+    return switched(launch, name) is True
+
+
+def _drop(title: str, *names: str) -> Fix:
+    return Fix(title=title, launch=LaunchEdit(unset=names), automatic=True)
+
+
+def _add(title: str, automatic: bool = True, **flags: str | None) -> Fix:
+    edit = LaunchEdit(set={f"--{name.replace('_', '-')}": value for name, value in flags.items()})
+    return Fix(title=title, launch=edit, automatic=automatic)
+
+
+def _chunked_off(launch: Launch) -> bool:
+    return switched(launch, "enable-chunked-prefill") is False
+
+
+def _data_parallel_modes(launch: Launch) -> int:
+    external = _on(launch, "data-parallel-external-lb") or launch.has("--data-parallel-rank")
+    hybrid = _on(launch, "data-parallel-hybrid-lb") or launch.has("--data-parallel-start-rank")
+    return external + hybrid + launch.has("--data-parallel-multi-port-external-lb")
+
+
+def _undivided_context(launch: Launch) -> bool:
+    contexts = launch.number("--decode-context-parallel-size") or 1
+    tensor = launch.number("--tensor-parallel-size") or 1
+    return not launch.has("--prefill-context-parallel-size") and tensor % contexts != 0
+
+
+# SOURCE: vllm/entrypoints/launchers/cli_args.py (`validate_parsed_serve_args`, `validate_grpc_port_arg`), cli/serve.py,
+# vllm/config/scheduler.py (`verify_max_model_len`), lora.py, parallel.py, vllm/engine/arg_utils.py, all of 0.32.0.
+# The tool and scheduler rules have stood since 0.6: vllm/entrypoints/openai/cli_args.py and vllm/config.py there.
+RULES = (
+    Rule(
+        applies=lambda n: _on(n, "enable-auto-tool-choice") and not n.has("--tool-call-parser"),
+        title="--enable-auto-tool-choice needs --tool-call-parser",
+        flags=("--enable-auto-tool-choice",),
+        why="vLLM ends with `--enable-auto-tool-choice requires --tool-call-parser`",
+        fixes=(
+            Fix(title="add --tool-call-parser with the parser of this model's family (for Qwen2.5: hermes)"),
+            _drop("or drop it, if no client sends tools", "--enable-auto-tool-choice"),
+        ),
+        certain_from=(0, 6),
+    ),
+    Rule(
+        applies=lambda n: _chunked_off(n) and _below("--max-num-batched-tokens", "--max-model-len")(n),
+        title="without chunked prefill --max-num-batched-tokens must be at least --max-model-len",
+        flags=(
+            "--max-num-batched-tokens",
+            "--max-model-len",
+            "--no-enable-chunked-prefill",
+            "--enable-chunked-prefill",
+        ),
+        why="a prompt of max_model_len tokens would never fit into one step, and vLLM refuses to start",
+        fixes=(_drop("leave chunked prefill on", "--no-enable-chunked-prefill", "--enable-chunked-prefill"),),
+        certain_from=(0, 4),
+    ),
+    Rule(
+        applies=_below("--max-num-batched-tokens", "--max-num-seqs"),
+        title="--max-num-batched-tokens must be at least --max-num-seqs",
+        flags=("--max-num-batched-tokens", "--max-num-seqs"),
+        why="each running sequence takes at least one token per step",
+        fixes=(_drop("leave --max-num-batched-tokens to vLLM", "--max-num-batched-tokens"),),
+        certain_from=(0, 4),
+    ),
+    Rule(
+        applies=_below("--max-num-seqs", "--max-num-active-seqs"),
+        title="--max-num-active-seqs must not be over --max-num-seqs",
+        flags=("--max-num-active-seqs", "--max-num-seqs"),
+        why="vLLM refuses the scheduler configuration",
+        fixes=(_drop("leave --max-num-active-seqs out", "--max-num-active-seqs"),),
+    ),
+    Rule(
+        applies=_below("--max-model-len", "--long-prefill-token-threshold"),
+        title="--long-prefill-token-threshold must not be over --max-model-len",
+        flags=("--long-prefill-token-threshold", "--max-model-len"),
+        why="vLLM refuses the scheduler configuration",
+        fixes=(_drop("leave --long-prefill-token-threshold out", "--long-prefill-token-threshold"),),
+        certain_from=(0, 9),
+    ),
+    Rule(
+        applies=lambda n: _on(n, "enable-lora") and _below("--max-cpu-loras", "--max-loras")(n),
+        title="--max-cpu-loras must be at least --max-loras",
+        flags=("--max-cpu-loras", "--max-loras"),
+        why="vLLM refuses the LoRA configuration",
+        fixes=(_drop("leave --max-cpu-loras out: it is then as --max-loras", "--max-cpu-loras"),),
+        certain_from=(0, 4),
+    ),
+    Rule(
+        applies=_below("--data-parallel-size", "--data-parallel-size-local"),
+        title="--data-parallel-size-local must not be over --data-parallel-size",
+        flags=("--data-parallel-size-local", "--data-parallel-size"),
+        why="vLLM refuses the parallel configuration",
+        fixes=(_drop("leave --data-parallel-size-local out", "--data-parallel-size-local"),),
+    ),
+    Rule(
+        applies=lambda n: _data_parallel_modes(n) > 1,
+        title="more than one way of data parallel load balancing is asked for",
+        flags=(
+            "--data-parallel-external-lb",
+            "--data-parallel-hybrid-lb",
+            "--data-parallel-multi-port-external-lb",
+            "--data-parallel-rank",
+            "--data-parallel-start-rank",
+        ),
+        why="vLLM takes one of external, hybrid and multi-port external",
+        fixes=(Fix(title="keep one of the flags named"),),
+    ),
+    Rule(
+        applies=_undivided_context,
+        title="--tensor-parallel-size must be divisible by --decode-context-parallel-size",
+        flags=("--decode-context-parallel-size", "--tensor-parallel-size"),
+        why="decode context parallelism reuses the ranks of tensor parallelism",
+        fixes=(_drop("leave --decode-context-parallel-size out", "--decode-context-parallel-size"),),
+    ),
+    Rule(
+        applies=lambda n: _on(n, "enable-log-outputs") and not _on(n, "enable-log-requests"),
+        title="--enable-log-outputs needs --enable-log-requests",
+        flags=("--enable-log-outputs",),
+        why="vLLM ends with `--enable-log-outputs requires --enable-log-requests`",
+        fixes=(_add("add --enable-log-requests", enable_log_requests=None),),
+        certain_from=(0, 11),
+    ),
+    Rule(
+        applies=lambda n: _on(n, "enable-per-request-metrics") and n.has("--disable-log-stats"),
+        title="--enable-per-request-metrics excludes --disable-log-stats",
+        flags=("--enable-per-request-metrics", "--disable-log-stats"),
+        why="the metrics come from the statistics that are switched off",
+        fixes=(_drop("drop --disable-log-stats", "--disable-log-stats"),),
+    ),
+    Rule(
+        applies=lambda n: n.has("--grpc") and n.has("--grpc-port"),
+        title="--grpc excludes --grpc-port",
+        flags=("--grpc", "--grpc-port"),
+        why="--grpc serves on --port, --grpc-port belongs to the other front end",
+        fixes=(_drop("drop --grpc-port", "--grpc-port"),),
+    ),
+    Rule(
+        applies=lambda n: _on(n, "enable-eplb") and not _on(n, "enable-expert-parallel"),
+        title="--enable-eplb needs --enable-expert-parallel",
+        flags=("--enable-eplb",),
+        why="expert load balancing works on experts that are spread over GPUs",
+        fixes=(_add("add --enable-expert-parallel", enable_expert_parallel=None),),
+        certain_from=(0, 9),
+    ),
+    Rule(
+        applies=lambda n: n.has("--headless") and (n.number("--api-server-count") or 0) > 0,
+        title="--headless excludes --api-server-count",
+        flags=("--headless", "--api-server-count"),
+        why="a headless node starts no API server",
+        fixes=(_drop("drop --api-server-count", "--api-server-count"),),
+        certain_from=(0, 10),
+    ),
+    Rule(
+        applies=lambda n: (n.has("--numa-bind-nodes") or n.has("--numa-bind-cpus")) and not _on(n, "numa-bind"),
+        title="--numa-bind-nodes and --numa-bind-cpus need --numa-bind",
+        flags=("--numa-bind-nodes", "--numa-bind-cpus"),
+        why="vLLM refuses the parallel configuration",
+        fixes=(_add("add --numa-bind", numa_bind=None),),
+    ),
+    Rule(
+        applies=lambda n: n.has("--attention-backend") and n.has("--attention-config.backend"),
+        title="--attention-backend excludes --attention-config.backend",
+        flags=("--attention-backend", "--attention-config.backend"),
+        why="`attention_backend and attention_config.backend are mutually exclusive`",
+        fixes=(_drop("keep --attention-backend", "--attention-config.backend"),),
+        certain_from=(0, 13),
+    ),
+    Rule(
+        applies=lambda n: n.has("--cudagraph-capture-sizes") and n.has("--compilation-config.cudagraph_capture_sizes"),
+        title="--cudagraph-capture-sizes is given twice, as a flag and in --compilation-config",
+        flags=("--cudagraph-capture-sizes", "--compilation-config.cudagraph_capture_sizes"),
+        why="vLLM calls the two mutually exclusive",
+        fixes=(_drop("keep the flag", "--compilation-config.cudagraph_capture_sizes"),),
+        certain_from=(0, 12),
+    ),
+)
+
+
+@check("flag-conflict", causes=("flag-conflict",), needs=("launch",))
+def flag_conflict(snapshot: Snapshot) -> Iterator[Finding]:
+    """Flags that exclude each other, or that need another one.
+
+    Each flag is legal by itself; together they describe a server that vLLM refuses to start.
+
+    Why: vLLM checks its configuration as a whole, partly only after the model's files have been read.
+    Fix: the evidence names the flags; change or drop one of them.
+    """
+    launch = snapshot.launch
+    assert launch is not None
+    hits = [rule for rule in RULES if rule.applies(launch)]
+    if hits or launch.flags:
+        release = planned_release(snapshot)
+        for rule in hits:
+            if all(use.name.partition(".")[0].replace("--no-", "--") in release.flags for use in _uses(launch, rule)):
+                yield _finding(launch, rule, numbers(release.version)[:2] >= rule.certain_from)
+
+
+def _uses(launch: Launch, rule: Rule) -> list[FlagUse]:
+    return [use for use in launch.flags if use.name in rule.flags]
+
+
+def _finding(launch: Launch, rule: Rule, certain: bool) -> Finding:
+    evidence = (*(f"{u.spelled} {' '.join(u.values)}".strip() for u in _uses(launch, rule)), rule.why)
+    if certain:
+        return error("flag-conflict", rule.title, evidence=evidence, fixes=rule.fixes)
+    return warning("flag-conflict", rule.title, evidence=evidence, fixes=rule.fixes, confidence=Confidence.LIKELY)

@@ -1,0 +1,391 @@
+"""The check of flag values: numbers, choices, JSON, files and names that the release does not take."""
+
+import json
+import re
+from collections.abc import Iterator
+
+from vllm_doctor.check import check
+from vllm_doctor.facts import FlagUse
+from vllm_doctor.facts.launch import integer
+from vllm_doctor.finding import Confidence, Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.launch import config_keys
+from vllm_doctor.launch.spelling import nearest
+from vllm_doctor.releases import Flag, Release
+from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks.launching import is_placeholder, options_of, planned_release, plugin
+
+# What a number may be, lowest and highest. SOURCE: pydantic `Field(ge=, gt=, le=)` of vllm/config/*.py, 0.32.0.
+_WHOLE: dict[str, tuple[int, int | None]] = {
+    "--tensor-parallel-size": (1, None),
+    "--pipeline-parallel-size": (1, None),
+    "--data-parallel-size": (1, None),
+    "--data-parallel-size-local": (0, None),
+    "--data-parallel-rank": (0, None),
+    "--data-parallel-rpc-port": (1, 65535),
+    "--decode-context-parallel-size": (1, None),
+    "--prefill-context-parallel-size": (1, None),
+    "--max-parallel-loading-workers": (1, None),
+    "--nnodes": (1, None),
+    "--node-rank": (0, None),
+    "--port": (0, 65535),
+    "--grpc-port": (0, 65535),
+    "--master-port": (0, 65535),
+    "--max-model-len": (-1, None),
+    "--max-logprobs": (-1, None),
+    "--max-num-seqs": (1, None),
+    "--max-num-batched-tokens": (1, None),
+    "--max-num-active-seqs": (1, None),
+    "--long-prefill-token-threshold": (0, None),
+    "--stream-interval": (1, None),
+    "--block-size": (1, None),
+    "--max-loras": (1, None),
+    "--sse-keep-alive-interval": (0, None),
+    "--shutdown-timeout": (0, None),
+    "--spec-tokens": (1, None),
+}
+# Lowest, highest, and whether the lowest itself is taken.
+_FRACTIONS: dict[str, tuple[float, float | None, bool]] = {
+    "--gpu-memory-utilization": (0.0, 1.0, False),
+    "--cpu-offload-gb": (0.0, None, True),
+    "--mm-processor-cache-gb": (0.0, None, True),
+    "--kv-cache-metrics-sample": (0.0, 1.0, False),
+}
+# SOURCE: `_LOAD_FORMAT_TO_MODEL_LOADER` of vllm/model_executor/model_loader/__init__.py, 0.32.0, and the `LoadFormat`
+# members of earlier releases; a plugin may register more.
+_LOADERS = """
+    auto hf dummy fastsafetensors instanttensor ipc_cache mistral modelexpress npcache pt runai_streamer
+    runai_streamer_sharded safetensors sharded_state tensorizer gguf bitsandbytes remote
+"""
+_LOAD_FORMATS = frozenset(_LOADERS.split())
+# Numbers with a unit outside of strings: vLLM expands them first (`_expand_json_human_readable_numbers`, 0.32.0).
+_SUFFIXED = re.compile(r'("(?:[^"\\]|\\.)*")|\b(\d+)(?:\.\d+)?[kKmMgGtT]\b')
+_LONGEST_JSON = 100_000
+_LONGEST_WITH_UNITS = 2_000
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+@check("flag-value", causes=("bad-flag",), needs=("launch",))
+def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
+    """A value that its flag does not take.
+
+    A word where a number must stand, a number out of range, a choice that does not exist, JSON that is none or has
+    unknown keys, a value given to a switch, a `--config` file that cannot be read.
+
+    Why: vLLM ends the start, with argparse's `invalid ... value` (exit code 2) or with a ValidationError of the config.
+    Fix: give a value of the kind that the evidence names.
+    """
+    assert snapshot.launch is not None
+    yield from _config_file(snapshot.launch.problems)
+    release = planned_release(snapshot)
+    options = options_of(release.version)
+    for use in snapshot.launch.flags:
+        flag = options.flag(use.spelled)
+        if flag is None or any(is_placeholder(value) for value in use.values):
+            continue
+        if "." in use.name:
+            yield from _dotted(use, release)
+        elif flag.nargs == "0":
+            yield from _switch(use)
+        else:
+            yield from _valued(snapshot, use, flag, release)
+    yield from _host(snapshot.launch.uses("--host")[-1:])
+
+
+def _config_file(problems: tuple[str, ...]) -> Iterator[Finding]:
+    for problem in problems:
+        if problem.startswith("--config:") and "was not read" not in problem:
+            yield error(
+                "bad-flag",
+                problem.replace("--config: ", "the file of --config: ", 1),
+                evidence=(problem,),
+                fixes=(Fix(title="name a YAML file of flags and values that vLLM can read"),),
+            )
+
+
+def _switch(use: FlagUse) -> Iterator[Finding]:
+    if not use.values:
+        return
+    word = use.values[0].lower()
+    on, off = word in _TRUE, word in _FALSE
+    wanted = f"--no-{use.name[2:]}" if off and not use.name.startswith("--no-") else use.name
+    yield error(
+        "bad-flag",
+        f"{use.spelled} is a switch and takes no value; {use.values[0]!r} was given",
+        evidence=(
+            f"{use.spelled} {use.values[0]}",
+            "vLLM takes the word for the model, or as an unrecognized argument",
+        ),
+        fixes=(Fix(title=f"write {wanted}", launch=LaunchEdit(set={wanted: None}), automatic=on or off),),
+    )
+
+
+def _valued(snapshot: Snapshot, use: FlagUse, flag: Flag, release: Release) -> Iterator[Finding]:
+    name = flag.alias_of or flag.name
+    for value in use.values:
+        if value in ("", "None"):
+            continue
+        if name == "--max-lora-rank":
+            # lora-flags judges the rank.
+            continue
+        if flag.choices and not flag.open_choices:
+            yield from _choice(use, flag, value, release)
+        elif flag.kind in ("int", "human-int", "human-int-or-auto"):
+            yield from _integer(use, name, flag.kind, value)
+        elif flag.kind == "float":
+            yield from _float(use, name, value)
+        elif flag.kind == "json" or (flag.kind == "json-or-str" and value.strip()[:1] == "{"):
+            yield from _json(use, name, value, release)
+        else:
+            yield from _registered(snapshot, use, name, value, release)
+
+
+def _choice(use: FlagUse, flag: Flag, value: str, release: Release) -> Iterator[Finding]:
+    assert flag.choices is not None
+    folded = value.lower().replace("-", "_") if flag.folded else value
+    if folded in flag.choices or "<" in "".join(flag.choices):
+        return
+    guess = nearest(folded.lower(), flag.choices) if not folded.isdecimal() else None
+    shown = ", ".join(flag.choices[:20])
+    yield error(
+        "bad-flag",
+        f"{use.name} takes no {value!r} in vLLM {release.version}",
+        evidence=(f"{use.spelled} {value}", f"the choices are {shown}"),
+        fixes=_instead(use, guess) or (Fix(title=f"choose one of {shown}"),),
+    )
+
+
+def _instead(use: FlagUse, value: str | None) -> tuple[Fix, ...]:
+    if value is None or len(use.values) != 1:
+        return ()
+    return (Fix(title=f"write {use.name} {value}", launch=LaunchEdit(set={use.name: value}), automatic=True),)
+
+
+def _integer(use: FlagUse, name: str, kind: str, value: str) -> Iterator[Finding]:
+    automatic = kind == "human-int-or-auto" and value.strip().lower() in ("auto", "-1")
+    number = _whole(value) if kind == "int" else integer(value)
+    if automatic:
+        return
+    if number is None:
+        yield error(
+            "bad-flag",
+            f"{name} needs a whole number, and {value!r} is none",
+            evidence=(f"{use.spelled} {value}", _reading(kind)),
+            fixes=_plain(use, value),
+        )
+        return
+    low, high = _WHOLE.get(name, (None, None))
+    if (low is not None and number < low) or (high is not None and number > high):
+        limits = f"from {low} to {high}" if high is not None else f"{low} or more"
+        yield error(
+            "bad-flag",
+            f"{name} {value} is out of range: it must be {limits}",
+            evidence=(f"{use.spelled} {value}", f"allowed: {limits}"),
+            fixes=(Fix(title=f"give a number that is {limits}"),),
+        )
+
+
+def _reading(kind: str) -> str:
+    if kind == "int":
+        return "read as a plain whole number: no unit, no fraction"
+    return "read as a whole number with an optional k, m, g, t (decimal) or K, M, G, T (binary)"
+
+
+def _plain(use: FlagUse, value: str) -> tuple[Fix, ...]:
+    """`4,096`, `4096 tokens`, `16GB`: what was plainly meant."""
+    digits = value.replace(",", "").replace("'", "").replace(" ", "")
+    if _whole(digits) is not None:
+        return _instead(use, digits)
+    if digits[-1:] in "bB" and integer(digits[:-1]) is not None and integer(digits[:-1].upper()):
+        return (Fix(title=f"write the number without the B, as {digits[:-1]}, where the flag takes units"),)
+    return (Fix(title="give a whole number"),)
+
+
+def _whole(value: str) -> int | None:
+    """What int() reads, of at most 30 characters."""
+    text = value.strip()
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    valid = len(text) <= 30 and text.isascii() and all(part.isdecimal() for part in digits.split("_"))
+    return int(text) if valid else None
+
+
+def _float(use: FlagUse, name: str, value: str) -> Iterator[Finding]:
+    try:
+        number = float(value)
+    except ValueError:
+        percent = _percent(value.rstrip("% ")) if value.endswith("%") else value.replace(",", ".", 1)
+        yield error(
+            "bad-flag",
+            f"{name} needs a number, and {value!r} is none",
+            evidence=(f"{use.spelled} {value}", "read as a number with a decimal point, without a unit"),
+            fixes=_instead(use, percent) if percent and _is_number(percent) else (Fix(title="give a number"),),
+        )
+        return
+    low, high, closed = _FRACTIONS.get(name, (None, None, True))
+    below = low is not None and (number < low or (number == low and not closed))
+    if number != number or below or (high is not None and number > high):
+        limits = f"more than {low:g}" if not closed else f"{low:g} or more"
+        limits += f" and at most {high:g}" if high is not None else ""
+        meant = _percent(value) if high == 1.0 and 1 < number <= 100 else None
+        yield error(
+            "bad-flag",
+            f"{name} {value} is out of range: it must be {limits}",
+            evidence=(
+                f"{use.spelled} {value}",
+                f"allowed: {limits}" + ("; it is a fraction, no percentage" if meant else ""),
+            ),
+            fixes=_instead(use, meant) or (Fix(title=f"give a number that is {limits}"),),
+        )
+
+
+def _percent(value: str) -> str | None:
+    return f"{float(value) / 100:g}" if _is_number(value) and 0 < float(value) <= 100 else None
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _json(use: FlagUse, name: str, value: str, release: Release) -> Iterator[Finding]:
+    try:
+        document = _document(value)
+    except (ValueError, RecursionError) as problem:
+        yield error(
+            "bad-flag",
+            f"the value of {name} is no JSON",
+            evidence=(f"{use.spelled} {value[:200]}", str(problem)[:200]),
+            fixes=(_quoting(use, name, value),),
+        )
+        return
+    if isinstance(document, dict):
+        yield from _keys(name, tuple(document), release, f"{use.spelled} {value[:200]}", use)
+
+
+def _document(value: str) -> object:
+    if _is_json(value):
+        return json.loads(value[:_LONGEST_JSON])
+    if len(value) > _LONGEST_WITH_UNITS:
+        raise ValueError("it is too long to be read with its units")
+    return json.loads(_SUFFIXED.sub(lambda m: m[1] or m[2], value))
+
+
+def _quoting(use: FlagUse, name: str, value: str) -> Fix:
+    repaired = value.replace("'", '"')
+    if '"' not in value and "'" in value and _is_json(repaired):
+        return Fix(title="write JSON with double quotes", launch=LaunchEdit(set={name: repaired}), automatic=True)
+    pairs = [part.partition("=")[::2] for part in value.split(",")]
+    if "{" not in value and all(k and v.isdecimal() for k, v in pairs):
+        document = json.dumps({k: int(v[:18]) for k, v in pairs})
+        return Fix(
+            title=f"write {name} '{document}'", launch=LaunchEdit(set={name: document}), automatic=len(use.values) == 1
+        )
+    if value.startswith("{") and '"' not in value:
+        return Fix(title="put the JSON in single quotes: the shell has taken the double quotes away")
+    return Fix(title=f"write one JSON object in single quotes, or single keys as {name}.KEY VALUE")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text[:_LONGEST_JSON])
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _dotted(use: FlagUse, release: Release) -> Iterator[Finding]:
+    name, _, keys = use.name.partition(".")
+    yield from _keys(
+        name, (keys.partition(".")[0].rstrip("+"),), release, f"{use.spelled} {use.value or ''}".strip(), use
+    )
+
+
+def _keys(name: str, keys: tuple[str, ...], release: Release, shown: str, use: FlagUse) -> Iterator[Finding]:
+    allowed = config_keys.CONFIG_KEYS.get(name)
+    if allowed is None:
+        return
+    for key in keys:
+        if key in allowed or not key:
+            continue
+        guess = nearest(key, allowed, 2)
+        title = f"{name} has no key {key!r}" + (f"; the nearest is {guess!r}" if guess else "")
+        evidence = (shown, f"the keys of vLLM {config_keys.RELEASE}: {', '.join(sorted(allowed)[:40])}")
+        fixes = _key_fix(use, name, key, guess)
+        if release.version == config_keys.RELEASE:
+            yield error("bad-flag", title, evidence=evidence, fixes=fixes)
+        elif guess is not None:
+            yield warning("bad-flag", title, evidence=evidence, fixes=fixes, confidence=Confidence.LIKELY)
+
+
+def _key_fix(use: FlagUse, name: str, key: str, guess: str | None) -> tuple[Fix, ...]:
+    if guess is None:
+        return (Fix(title=f"drop the key {key!r}, or write one of those named"),)
+    if "." in use.name:
+        head, _, rest = use.spelled.partition(".")
+        renamed = f"{head}.{rest.replace(key, guess, 1)}"
+        edit = LaunchEdit(set={renamed: use.value}, unset=(use.spelled,))
+    else:
+        edit = LaunchEdit(set={name: (use.value or "").replace(f'"{key}"', f'"{guess}"', 1)})
+    return (Fix(title=f"write {guess!r}", launch=edit, automatic=True),)
+
+
+def _registered(snapshot: Snapshot, use: FlagUse, name: str, value: str, release: Release) -> Iterator[Finding]:
+    """Names that vLLM looks up only after the arguments are parsed."""
+    assert snapshot.launch is not None
+    if name == "--tool-call-parser" and not snapshot.launch.has("--tool-parser-plugin"):
+        needed = snapshot.launch.has("--enable-auto-tool-choice")
+        yield from _name(snapshot, use, value, release.tool_parsers, "tool call parser", certain=needed)
+    elif name == "--reasoning-parser" and not snapshot.launch.has("--reasoning-parser-plugin"):
+        yield from _name(snapshot, use, value, release.reasoning_parsers, "reasoning parser", certain=True)
+    elif name == "--load-format":
+        yield from _name(snapshot, use, value, tuple(sorted(_LOAD_FORMATS)), "load format", certain=True)
+
+
+def _name(
+    snapshot: Snapshot, use: FlagUse, value: str, known: tuple[str, ...], what: str, *, certain: bool
+) -> Iterator[Finding]:
+    if not known or value in known:
+        return
+    guess = nearest(value.lower(), known, 3) or next(
+        (k for k in known if value.startswith(k) or k.startswith(value)), None
+    )
+    title = f"{value!r} is no {what} of this vLLM" + (f"; the nearest is {guess!r}" if guess else "")
+    stranger = plugin(snapshot)
+    evidence = [f"{use.spelled} {value}", f"known: {', '.join(sorted(known))}"]
+    if stranger is not None:
+        evidence.append(f"{stranger} may bring its own")
+    judge = error if certain and stranger is None else warning
+    yield judge(
+        "bad-flag",
+        title,
+        evidence=tuple(evidence),
+        fixes=_instead(use, guess) or (Fix(title=f"choose a {what} that exists"),),
+    )
+
+
+def _host(uses: tuple[FlagUse, ...]) -> Iterator[Finding]:
+    """`--host http://0.0.0.0` and `--host 0.0.0.0:8000` are no addresses to bind."""
+    for use in uses:
+        value = use.value or ""
+        bare = value.partition("://")[2] or value
+        address, colon, port = bare.rstrip("/").rpartition(":")
+        with_port = bool(colon) and port.isdecimal() and ":" not in address
+        if is_placeholder(value) or not ("://" in value or with_port):
+            continue
+        edit: dict[str, str | None] = {"--host": address if with_port else bare.rstrip("/")}
+        if with_port:
+            edit["--port"] = port
+        yield error(
+            "bad-flag",
+            f"--host {value} is no address: it takes a host name or an IP address alone",
+            evidence=(f"{use.spelled} {value}", "the port belongs to --port, and http:// to the clients"),
+            fixes=(
+                Fix(
+                    title="write " + " ".join(f"{k} {v}" for k, v in edit.items()),
+                    launch=LaunchEdit(set=edit),
+                    automatic=True,
+                ),
+            ),
+        )
