@@ -50,7 +50,7 @@ def driver_cuda(snapshot: Snapshot) -> Iterator[Finding]:
     minimum = MINIMUM_DRIVER.get(runtime.cuda[0])
     if minimum is None:
         raise NotKnown(f"the driver that CUDA {runtime.cuda[0]} needs is not known to this version")
-    if numbers(driver) < numbers(minimum):
+    if numbers(driver) < numbers(minimum) and not _torch_used_it(snapshot):
         yield from _below_minimum(snapshot, driver, runtime, minimum)
     else:
         yield from _ptx_of_newer_toolkit(snapshot, driver)
@@ -77,6 +77,14 @@ def driver_library_mismatch(snapshot: Snapshot) -> Iterator[Finding]:
     answering = devices.answering(snapshot)
     host = known(snapshot.host)
     yield from _stale_compatibility(snapshot, host, answering)
+
+
+def _torch_used_it(snapshot: Snapshot) -> bool:
+    """Whether torch was asked and found CUDA: forward compatibility, or a Jetson, whose drivers count otherwise."""
+    environment, launch = snapshot.environment, snapshot.launch
+    inside = launch is not None and launch.docker is not None
+    torch = environment.torch if isinstance(environment, Environment) and not inside else None
+    return torch is not None and torch.cuda_available is True
 
 
 def _driver_version(snapshot: Snapshot) -> str:

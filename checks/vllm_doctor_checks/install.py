@@ -168,7 +168,13 @@ def _package_gone(environment: Environment) -> Iterator[Finding]:
 
 def _compiled_modules(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
     kernels = [e for e in build.extensions if PurePath(e).name.startswith("_C")]
-    if kernels or isinstance(build.platform, Unknown) or build.platform not in COMPILED_PLATFORMS:
+    # An environment report lists no files.
+    if (
+        kernels
+        or not environment.complete
+        or isinstance(build.platform, Unknown)
+        or build.platform not in COMPILED_PLATFORMS
+    ):
         return
     others = ", ".join(build.extensions[:4])
     yield error(
