@@ -3,13 +3,16 @@
 
     make_snapshot_fixtures.py REPORT.json
 
-REPORT.json is what `pip install --dry-run --report REPORT.json vllm==0.20.2` says: the real distributions and their
+REPORT.json is what `pip install --dry-run --ignore-installed --report REPORT.json vllm==0.20.2` says under Python 3.12
+(pip judges markers by the Python that it runs in): the real distributions and their
 real requirements. The host and the GPU are as an H100 machine shows them.
 """
 
 import json
 import sys
 from pathlib import Path
+
+from msgspec import structs
 
 from vllm_doctor.facts import (
     Distribution,
@@ -64,7 +67,7 @@ def host(*, gpu: bool) -> Host:
         memory_available_bytes=480 * GIB,
         cgroup_limit_bytes=None,
         cgroup_used_bytes=None,
-        shm=FileSystem(purpose="shm", path="/dev/shm", total_bytes=256 * GIB, free_bytes=256 * GIB),  # noqa: S108
+        shm=FileSystem(purpose="shm", path="/dev/shm", total_bytes=256 * GIB, free_bytes=256 * GIB),
         memlock_bytes=None,
         open_files=1048576,
         disks=tuple(
@@ -72,7 +75,7 @@ def host(*, gpu: bool) -> Host:
             for purpose, path in (
                 ("hub-cache", "/srv/cache/huggingface/hub"),
                 ("compile-cache", "/srv/cache/vllm"),
-                ("temporary", "/tmp"),  # noqa: S108
+                ("temporary", "/tmp"),
             )
         ),
         container=None,
@@ -137,6 +140,16 @@ def distributions(report: Path) -> tuple[Distribution, ...]:
     return tuple(sorted(found, key=lambda d: d.name))
 
 
+def without_cuda(installed: tuple[Distribution, ...]) -> tuple[Distribution, ...]:
+    """What a CPU build leaves out: NVIDIA's packages and all that needs them, and the requirements that name them."""
+    gone = ("nvidia-", "cuda-", "flashinfer", "quack-kernels", "tokenspeed")
+    return tuple(
+        structs.replace(d, requires=tuple(r for r in d.requires if not r.lower().startswith(gone)))
+        for d in installed
+        if not d.name.startswith(gone)
+    )
+
+
 def environment(installed: tuple[Distribution, ...], *, local: str, cuda: str | None, platform: str) -> Environment:
     """A virtual environment with vLLM 0.20.2 and torch 2.11.0 of one platform."""
     return Environment(
@@ -187,7 +200,7 @@ def main() -> None:
         ),
         FOLDER / "healthy-h100.json",
     )
-    no_cuda = tuple(d for d in installed if not d.name.startswith(("nvidia-", "cuda-")))
+    no_cuda = without_cuda(installed)
     write(
         Snapshot(
             host=host(gpu=False),
