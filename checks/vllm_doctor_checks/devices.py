@@ -108,7 +108,9 @@ def _listed(value: str, present: tuple[Gpu, ...], devices: tuple[Gpu, ...]) -> C
     for position, word in enumerate(ids):
         match = next((g for place, g in enumerate(present) if _names(word, g, place)), None)
         if match is None:
-            missing = tuple(i for i in ids[position:] if not any(_names(i, g) for g in devices))
+            # -1 is how people hide GPUs on purpose: nothing that is missing.
+            unknown = (i for i in ids[position:] if i != "-1" and not any(_names(i, g) for g in devices))
+            missing = tuple(unknown)
             return Chosen(tuple(found), value, missing if any(missing) else (), by_index=word.isdecimal())
         found.append(match)
     return Chosen(tuple(found), value, (), by_index=any(i.isdecimal() for i in ids))

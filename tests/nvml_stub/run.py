@@ -36,16 +36,12 @@ def nvml_environment(scenario: str, **values: object) -> dict[str, str]:
 def run_with_nvml(
     scenario: str,
     argv: Sequence[str],
-    *,
     environment: Mapping[str, str] | None = None,
-    timeout_seconds: float = 60,
     **values: object,
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the command with that scenario in place of this machine's GPUs."""
+    """Run the command with that scenario in place of this machine's GPUs; at most a minute."""
     variables = {**os.environ, **nvml_environment(scenario, **values), **(environment or {})}
-    return subprocess.run(
-        list(argv), env=variables, capture_output=True, text=True, timeout=timeout_seconds, check=False
-    )
+    return subprocess.run(list(argv), env=variables, capture_output=True, text=True, timeout=60, check=False)
 
 
 @lru_cache(maxsize=1)

@@ -229,10 +229,10 @@ def _age_seconds(process: Process) -> float | Unknown:
 
 def _container(pid: int, proc: Path) -> str | Unknown | None:
     """The first 12 characters of the container id in the cgroup path (docker, containerd, CRI-O, podman)."""
-    try:
-        text = (proc / str(pid) / "cgroup").open("rb").read(65_536).decode(errors="replace")
-    except OSError:
-        return Unknown(f"the cgroup of pid {pid} may not be read")
+    path = proc / str(pid) / "cgroup"
+    text = _bytes(path, 65_536).decode(errors="replace")
+    if not text:
+        return Unknown(f"{path} may not be read")
     for part in text.replace("\n", "/").split("/"):
         name = part.removesuffix(".scope").rsplit("-", 1)[-1].rsplit(":", 1)[-1]
         if len(name) == 64 and all(c in "0123456789abcdef" for c in name):
