@@ -62,16 +62,22 @@ def _fixture(name: str) -> dict[str, Any]:
 
 
 def _set(document: Any, path: list[str], value: Any) -> None:
-    """Set a value by its dotted path; a last part after `|` keeps dots: `host.environment|VLLM_X.Y`."""
+    """Set a value by its dotted path; members of a list go by index or by name, and a new name is appended."""
     for part in path[:-1]:
-        document = document[int(part)] if isinstance(document, list) else document.setdefault(part, {})
+        document = document[_place(document, part)] if isinstance(document, list) else document.setdefault(part, {})
     last = path[-1]
     if isinstance(document, list):
-        index = int(last)
-        document[index:] = [value, *document[index + 1 :]]
+        index = _place(document, last)
+        document[index : index + 1] = [] if value == "__remove__" else [value]
     elif value == "__remove__":
         document.pop(last, None)
     elif value == "__null__":
         document[last] = None
     else:
         document[last] = value
+
+
+def _place(members: list[Any], part: str) -> int:
+    if part.isdecimal():
+        return int(part)
+    return next((i for i, m in enumerate(members) if isinstance(m, dict) and m.get("name") == part), len(members))

@@ -20,9 +20,9 @@ def transformers_range(snapshot: Snapshot) -> Iterator[Finding]:
     """transformers is older or newer than this vLLM works with.
 
     Why: vLLM imports names and reads attributes of transformers that come and go with its releases. From 0.11.1 on it
-    declares a range; before, only a lower bound, so that pip takes the newest one, which breaks. vLLM before 0.10.0 ends
-    with transformers 4.54 in `'aimv2' is already used by a Transformers config`, vLLM up to 0.11.0 with transformers 5 in
-    `has no attribute all_special_tokens_extended`.
+    declares a range; before, only a lower bound, so that pip takes the newest one, which breaks. vLLM before 0.10.0
+    ends with transformers 4.54 in `'aimv2' is already used by a Transformers config`, vLLM up to 0.11.0 with
+    transformers 5 in `has no attribute all_special_tokens_extended`.
     Fix: install a transformers within the range, or a vLLM for the transformers that the model needs.
     """
     environment, build = requirements.vllm_of(snapshot)
