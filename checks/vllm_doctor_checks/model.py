@@ -1,0 +1,324 @@
+"""Checks on the model as a thing that must be found and whole: its name, its files, its tokenizer."""
+
+from collections.abc import Iterator
+
+from vllm_doctor.check import NotApplicable, NotKnown, check, known
+from vllm_doctor.facts import Launch, LoraAdapter, Model, ModelProblem, ModelSource
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks.model_facts import downloads_missing, model_of
+
+# First parts of paths on huggingface.co that are pages of the site, so that no organisation can have the name.
+RESERVED = frozenset({"models", "datasets", "spaces", "docs", "api", "settings", "tasks", "blog", "join", "login"})
+# First parts of relative paths that people mean as folders.
+FOLDER_WORDS = RESERVED | {"model", "checkpoints", "checkpoint", "ckpt", "weights", "output", "outputs", "data", "llm"}
+
+ABSENT = ("missing", "index-names-missing-file", "index-names-missing-tensor")
+# The name under which the probe records that no weight file is there.
+NO_WEIGHTS = "*.safetensors"
+DOWNLOAD = "download the files again"
+
+
+@check("model-found", causes=("model-not-found", "model-access", "hub-unreachable"), needs=("model",))
+def model_found(snapshot: Snapshot) -> Iterator[Finding]:
+    """The model is not where its name says: no such folder, no such repository, no access to it, or no way to the hub.
+
+    Why: vLLM takes a name that is a folder for a folder, and any other for a repository on the hub. A misspelt path
+    therefore ends with complaints about repository ids or the network, and a name without its organisation with "not a
+    valid model identifier". A gated repository answers 401 or 403 until its terms are accepted and a token is sent.
+    Fix: write the path or the id as it is; accept the terms and set HF_TOKEN; or download the model first.
+    """
+    model = model_of(snapshot)
+    if model.source is not ModelSource.NOWHERE:
+        return
+    problems = [p for p in model.problems if p.kind in FINDERS]
+    for problem in problems[:1]:
+        yield FINDERS[problem.kind](model, problem)
+    if problems:
+        return
+    if (finding := _never_an_id(model)) is not None:
+        yield finding
+        return
+    known(model.config)
+
+
+def _never_an_id(model: Model) -> Finding | None:
+    """A name that huggingface.co cannot have, though nobody asked it."""
+    first, slash, _ = model.given.partition("/")
+    named = [s for s in model.suggestions if s.rpartition("/")[2].lower() == model.given.lower()]
+    report = error if model.hub_endpoint is None else warning
+    if slash and first in RESERVED:
+        return report(
+            "model-not-found",
+            f"no folder {model.given} here: vLLM will take it for a repository on the hub",
+            evidence=(
+                f"{model.given} is no folder where the launch starts",
+                f"huggingface.co has no organisation {first!r}: that is a page of the site",
+            ),
+            fixes=(
+                Fix(title="write the folder as an absolute path, or start in the folder that the path is meant from"),
+            ),
+        )
+    if not slash and named:
+        return report(
+            "model-not-found",
+            f"{model.given} lacks its organisation: {named[0]}",
+            evidence=(f"{model.given} is neither a folder here nor the id of a repository", f"known: {named[0]}"),
+            fixes=_instead(tuple(named)),
+        )
+    return None
+
+
+def _instead(names: tuple[str, ...]) -> tuple[Fix, ...]:
+    return tuple(Fix(title=f"serve {name}", launch=LaunchEdit(positional=name)) for name in names[:3])
+
+
+def _not_found(model: Model, problem: ModelProblem) -> Finding:
+    is_path = problem.detail.startswith("no such folder")
+    title = f"no such model folder: {model.given}" if is_path else f"the hub has no model {model.given}"
+    if is_path:
+        hint = Fix(title="write the path as it is on this machine (in a container: as the container sees it)")
+    else:
+        hint = Fix(
+            title="look the id up on the hub: ORGANISATION/NAME, with capitals, dots and hyphens as they are there"
+        )
+    maybe = (f"near it: {', '.join(model.suggestions)}",) if model.suggestions else ()
+    return error(
+        "model-not-found", title, evidence=(problem.detail, *maybe), fixes=(*_instead(model.suggestions), hint)
+    )
+
+
+def _no_access(model: Model, problem: ModelProblem) -> Finding:
+    named = tuple(
+        s for s in model.suggestions if s.rpartition("/")[2].lower() == model.given.rpartition("/")[2].lower()
+    )
+    if problem.kind == "unauthorized" and named and model.given not in named:
+        # The hub answers 401 for a repository that does not exist, too.
+        return _not_found(model, problem)
+    what = "gated" if problem.kind == "gated" else "private, or its token is refused"
+    return error(
+        "model-access",
+        f"no access to {model.given}: the repository is {what}",
+        evidence=(problem.detail,),
+        fixes=(
+            Fix(title=f"accept the terms on the page of {model.given} with the account that the token belongs to"),
+            Fix(
+                title="give vLLM a token that may read it: HF_TOKEN, or `hf auth login`",
+                command=("hf", "auth", "login"),
+            ),
+        ),
+    )
+
+
+def _unreachable(model: Model, problem: ModelProblem) -> Finding:
+    first, slash, _ = model.given.partition("/")
+    if slash and first in FOLDER_WORDS:
+        return error(
+            "model-not-found",
+            f"no folder {model.given} here: vLLM takes it for a repository on the hub",
+            evidence=(f"{model.given} is no folder where the launch starts", f"as a repository: {problem.detail}"),
+            fixes=(Fix(title="write the folder as an absolute path"),),
+        )
+    local = Fix(title="download the model where the hub can be reached, and serve the folder")
+    if problem.kind == "not-cached":
+        return error(
+            "hub-unreachable",
+            f"{model.given} is not in the cache, and the hub may not be asked",
+            evidence=(problem.detail,),
+            fixes=(
+                Fix(title="let vLLM ask the hub", launch=LaunchEdit(env={"HF_HUB_OFFLINE": "0"})),
+                Fix(title="put it into the cache first", command=("hf", "download", model.given)),
+            ),
+        )
+    return error(
+        "hub-unreachable",
+        f"the hub cannot be reached, and {model.given} is not in the cache",
+        evidence=(problem.detail,),
+        fixes=(Fix(title="check the proxy, the certificates and HF_ENDPOINT, from this machine"), local),
+    )
+
+
+FINDERS = {
+    "not-found": _not_found,
+    "gated": _no_access,
+    "unauthorized": _no_access,
+    "unreachable": _unreachable,
+    "not-cached": _unreachable,
+}
+
+
+@check("model-files", causes=("model-files-incomplete",), needs=("model",))
+def model_files(snapshot: Snapshot) -> Iterator[Finding]:
+    """A file of the model is missing, cut off, empty, or a git-lfs pointer in place of the file.
+
+    Why: vLLM reads these files one after another and ends at the first that is broken, often after minutes and without
+    its name: "header too large" is a git-lfs pointer, "incomplete metadata, file not fully covered" a weight file that
+    ends too early, "Invalid repository ID or local directory" a folder without config.json.
+    Fix: download the file again (`hf download`, `git lfs pull`); give a folder that holds a whole model.
+    """
+    model = model_of(snapshot)
+    if model.source is ModelSource.NOWHERE:
+        known(model.config)
+        raise NotApplicable("the model was not found")
+    if model.is_lora_adapter:
+        yield _adapter_as_model(model, snapshot.launch)
+        return
+    relevant = [p for p in model.problems if _counts(p, model, snapshot.launch)]
+    if {("missing", "config.json"), ("missing", NO_WEIGHTS)} <= {(p.kind, p.file) for p in relevant}:
+        yield _no_model(model)
+        return
+    for group in _grouped(relevant):
+        yield _broken_files(model, group)
+    yield from _only_gguf(model, snapshot.launch)
+    if not relevant and downloads_missing(model) and any(p.kind in ABSENT for p in model.problems):
+        raise NotKnown("the cache holds only a part of the model: vLLM will download the rest")
+
+
+def _no_model(model: Model) -> Finding:
+    return error(
+        "model-files-incomplete",
+        f"there is no model in {model.given}",
+        evidence=(f"neither config.json nor any weights in {model.path or model.given}",),
+        fixes=(Fix(title="give the folder that holds config.json, the weights and the tokenizer"),),
+    )
+
+
+def _adapter_as_model(model: Model, launch: Launch | None) -> Finding:
+    adapter = model.adapter or LoraAdapter(name="adapter", path=model.given)
+    base = adapter.base_model
+    fixes = [Fix(title="merge the adapter into its base model, and serve the result")]
+    if base is not None and launch is not None:
+        modules = f"{adapter.name}={model.given}"
+        edit = LaunchEdit(positional=base, set={"--enable-lora": None, "--lora-modules": modules})
+        fixes.insert(0, Fix(title=f"serve its base model {base} with the adapter", launch=edit))
+    return error(
+        "model-files-incomplete",
+        f"{model.given} is a LoRA adapter, not a model",
+        evidence=(
+            "the folder holds adapter_config.json and no config.json",
+            f"the adapter's base model: {base or 'not named'}",
+        ),
+        fixes=tuple(fixes),
+    )
+
+
+def _counts(problem: ModelProblem, model: Model, launch: Launch | None) -> bool:
+    """Whether the problem stops the start: not where the file is fetched anew, or where the launch does without it."""
+    if problem.kind in ABSENT and downloads_missing(model):
+        return False
+    if problem.kind in ("incomplete-download",) or problem.file == "generation_config.json":
+        return False
+    if launch is None:
+        return True
+    if problem.file in model.tokenizer_files:
+        return not launch.has("--tokenizer") and not launch.has("--skip-tokenizer-init")
+    if problem.file != "config.json":
+        return launch.value("--load-format") in (None, "auto", "hf", "safetensors", "pt", "fastsafetensors", "mistral")
+    return launch.value("--config-format") in (None, "auto", "hf") and not launch.has("--hf-config-path")
+
+
+def _grouped(problems: list[ModelProblem]) -> Iterator[tuple[ModelProblem, ...]]:
+    """Problems of one kind together: twenty shards that are pointers are one finding."""
+    for kind in dict.fromkeys(p.kind for p in problems):
+        of_kind = tuple(p for p in problems if p.kind == kind)
+        config = tuple(p for p in of_kind if p.file == "config.json")
+        rest = tuple(p for p in of_kind if p.file != "config.json")
+        yield from (group for group in (config, rest) if group)
+
+
+# By kind: what is wrong with one file, and with several.
+WORDS = {
+    "missing": "is missing",
+    "empty": "is empty",
+    "truncated": "ends too early",
+    "lfs-pointer": "is a git-lfs pointer, not the file",
+    "not-json": "is no JSON",
+    "bad-header": "is no whole safetensors file",
+    "unreadable": "cannot be read",
+    "index-names-missing-file": "is missing: the index names it",
+    "index-names-missing-tensor": "names tensors that are in no file",
+}
+
+
+def _broken_files(model: Model, problems: tuple[ModelProblem, ...]) -> Finding:
+    first = problems[0]
+    words = WORDS.get(first.kind, first.kind)
+    if first.file == NO_WEIGHTS:
+        title = "the model has no weights"
+    elif len(problems) == 1:
+        title = f"{first.file} {words}"
+    else:
+        title = f"{len(problems)} files, {first.file} the first: each {words}"
+    # What cannot be read by this user may be readable by the one who starts the server.
+    report = warning if first.kind == "unreadable" else error
+    lines = tuple(f"{p.file}: {p.detail}" for p in problems[:5])
+    return report(
+        "model-files-incomplete", title, evidence=(*lines, f"in {model.path or model.given}"), fixes=_mend(model, first)
+    )
+
+
+def _mend(model: Model, problem: ModelProblem) -> tuple[Fix, ...]:
+    if problem.kind == "lfs-pointer" and model.path is not None:
+        return (
+            Fix(title="fetch what the pointers stand for", command=("git", "-C", model.path, "lfs", "pull")),
+            Fix(title="or download the repository with `hf download`, which needs no git-lfs"),
+        )
+    if problem.file == "config.json" and problem.kind == "missing":
+        return (Fix(title="serve the folder that holds config.json beside the weights"), Fix(title=DOWNLOAD))
+    if model.source is ModelSource.CACHE:
+        command = ("hf", "download", model.given, "--force-download")
+        return (Fix(title=f"{DOWNLOAD}, over those in the cache", command=command),)
+    return (Fix(title=f"{DOWNLOAD}, and compare their sizes with the repository's"),)
+
+
+def _only_gguf(model: Model, launch: Launch | None) -> Iterator[Finding]:
+    """vLLM 0.32 default_loader.py looks for *.safetensors, *.bin and *.pt in a folder; GGUF was named by its file."""
+    kinds = {w.format for w in model.weight_files}
+    asked = launch.value("--load-format") if launch is not None else None
+    if kinds == {"gguf"} and not model.given.endswith(".gguf") and asked in (None, "auto"):
+        yield warning(
+            "model-files-incomplete",
+            "the folder holds GGUF weights only, which vLLM does not look for in a folder",
+            evidence=(f"{len(model.weight_files)} files, {model.weight_files[0].name} the first",),
+            fixes=(
+                Fix(title="serve the safetensors weights of this model"),
+                Fix(title="up to vLLM 0.23 name the .gguf file itself; from 0.24 on with vllm-gguf-plugin"),
+            ),
+        )
+
+
+@check("tokenizer-files", causes=("tokenizer-broken",), needs=("model",))
+def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
+    """The model has no tokenizer files.
+
+    Why: vLLM loads the tokenizer from the model's folder unless `--tokenizer` names another place. Folders that a
+    training script saved often lack it: `model.save_pretrained` does not write the tokenizer.
+    Fix: copy tokenizer.json, tokenizer_config.json and special_tokens_map.json from the base model, or give
+    `--tokenizer`.
+    """
+    model = model_of(snapshot)
+    launch = snapshot.launch
+    if model.source is ModelSource.NOWHERE or model.is_lora_adapter:
+        known(model.config)
+        raise NotApplicable("there is no model whose tokenizer could be looked at")
+    if launch is not None and (launch.has("--tokenizer") or launch.has("--skip-tokenizer-init")):
+        raise NotApplicable("the launch takes its tokenizer elsewhere, or none")
+    if model.given.endswith(".gguf"):
+        raise NotApplicable("a GGUF file holds its tokenizer itself")
+    if any(p.file == "config.json" and p.kind == "missing" for p in model.problems):
+        raise NotApplicable("the folder holds no model")
+    if model.tokenizer_files:
+        return
+    if downloads_missing(model) or (model.source is ModelSource.HUB and len(model.weight_files) == 0):
+        raise NotKnown("not all files of the model are known: vLLM will download the rest")
+    yield error(
+        "tokenizer-broken",
+        "the model has no tokenizer files",
+        evidence=(
+            f"none of tokenizer.json, tokenizer.model, vocab.json, tekken.json, ... in {model.path or model.given}",
+        ),
+        fixes=(
+            Fix(title="copy the tokenizer's files from the base model into the folder"),
+            Fix(title="or name the base model with `--tokenizer`"),
+        ),
+    )
