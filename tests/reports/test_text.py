@@ -108,6 +108,16 @@ VERDICTS = [
         "vLLM will fail as it is: 1 error.",
     ),
     (
+        structs.replace(
+            builders.healthy(),
+            snapshot=structs.replace(
+                builders.snapshot(with_launch=False), environment=structs.replace(builders.environment(), vllm=None)
+            ),
+        ),
+        "ok",
+        "No fault was found, but there is no vLLM here to judge.",
+    ),
+    (
         builders.bare(),
         "ok",
         "Nothing could be judged; 1 check could not be evaluated, the host probe failed, the GPUs probe failed.",

@@ -7,7 +7,9 @@ from msgspec import Struct
 
 from vllm_doctor import redact
 from vllm_doctor.diagnose import CheckResult, Diagnosis, Status
+from vllm_doctor.facts import Environment
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, Severity
+from vllm_doctor.snapshot import Snapshot
 
 # A finding's line longer than this is no line any more.
 MAXIMUM_LINE_CHARACTERS = 4000
@@ -135,7 +137,13 @@ def verdict_sentence(diagnosis: Diagnosis) -> str:
         return f"No error was found, but {told[0]}{_reservation(diagnosis)}."
     if not of_status(diagnosis, Status.PASSED) and not diagnosis.findings:
         return f"Nothing could be judged{_reservation(diagnosis)}."
-    return f"No fault was found{_reservation(diagnosis)}."
+    absence = ", but there is no vLLM here to judge" if _has_no_vllm(diagnosis.snapshot) else ""
+    return f"No fault was found{absence}{_reservation(diagnosis)}."
+
+
+def _has_no_vllm(snapshot: Snapshot) -> bool:
+    in_image = snapshot.launch is not None and snapshot.launch.docker is not None
+    return not in_image and isinstance(snapshot.environment, Environment) and snapshot.environment.vllm is None
 
 
 def _reservation(diagnosis: Diagnosis) -> str:
