@@ -89,7 +89,11 @@ def fabric_manager(snapshot: Snapshot) -> Iterator[Finding]:
     driver = known(gpus.driver_version)
     branch = driver.partition(".")[0]
     states = " and ".join(sorted({str(g.fabric_state) for g in waiting}))
-    yield error(
+    # One GPU handed into a virtual machine has no fabric manager beside it: there the cure is to do without NVLink.
+    alone = len(present) == 1
+    report = warning if alone else error
+    single = "a single GPU of such a host in a virtual machine: load the driver with NVreg_NvLinkDisable=1"
+    yield report(
         "fabric-manager",
         f"the fabric manager has not set up {len(waiting)} of {len(present)} GPUs (registration {states})",
         evidence=(f"{devices.labels(waiting)}: fabric registration {states}", f"driver: {driver}"),
@@ -97,5 +101,6 @@ def fabric_manager(snapshot: Snapshot) -> Iterator[Finding]:
             Fix(title="start it", command=("sudo", "systemctl", "enable", "--now", "nvidia-fabricmanager")),
             Fix(title="where it stops at once, see why", command=("journalctl", "-u", "nvidia-fabricmanager", "-e")),
             Fix(title=f"install the version that equals the driver's: nvidia-fabricmanager-{branch}, version {driver}"),
+            *((Fix(title=single),) if alone else ()),
         ),
     )

@@ -5,8 +5,9 @@ import msgspec
 from tests.cases_reader import Case
 from vllm_doctor.check import Check
 from vllm_doctor.diagnose import run_check
-from vllm_doctor.finding import Finding, LaunchEdit
+from vllm_doctor.finding import Confidence, Finding, LaunchEdit, Severity
 from vllm_doctor_checks.driver import driver_cuda
+from vllm_doctor_checks.gpu_health import fabric_manager
 from vllm_doctor_checks.gpu_memory import gpu_busy, stray_process
 from vllm_doctor_checks.gpu_support import gpu_feature
 
@@ -70,3 +71,11 @@ def test_bfloat16_is_replaced_by_half() -> None:
     facts: dict[str, object] = {"gpus.devices.0.name": "Tesla T4", "gpus.devices.0.compute_capability": "7.5"}
     found = finding(gpu_feature, facts, launch=f"{LAUNCH} --dtype bfloat16")
     assert found.fixes[0].launch == LaunchEdit(set={"--dtype": "half"})
+
+
+def test_a_whole_machine_without_its_fabric_manager_fails_for_certain() -> None:
+    gpu = msgspec.to_builtins(Case("fabric-manager", "quiet", {"id": "x", "fixture": "healthy-h100"}).snapshot().gpus)
+    devices = [{**gpu["devices"][0], "index": i, "fabric_state": "in-progress"} for i in range(8)]
+    found = finding(fabric_manager, {"gpus.devices": devices}, launch=None)
+    assert (found.severity, found.confidence) == (Severity.ERROR, Confidence.CERTAIN)
+    assert found.fixes[0].command == ("sudo", "systemctl", "enable", "--now", "nvidia-fabricmanager")
