@@ -19,12 +19,17 @@ from tests.environment.builders import (
     write_vllm,
     write_wheel,
 )
-from vllm_doctor.facts import LaunchForm, TorchBuild, Unknown, VllmBuild
+from vllm_doctor.facts import LaunchForm, Shadow, TorchBuild, Unknown, VllmBuild
 
 
 def other_pythons() -> list[str]:
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     return sorted(str(p) for p in root.glob("3.*/bin/python") if p.parts[-3].split(".")[1] not in ("6", "7"))
+
+
+def real_search_path(python: Path) -> list[str]:
+    code = "import sys; print(*sys.path[1:], sep='\\n')"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_a_healthy_environment(tmp_path: Path) -> None:
@@ -65,8 +70,7 @@ def test_the_search_path_is_the_one_that_python_has(tmp_path: Path) -> None:
     write_files(tmp_path, {"source/vllm/__init__.py": "", "other/x.py": ""})
     (site / "paths.pth").write_text(f"# comment\n\n{tmp_path}/source\n{tmp_path}/nowhere\n../../../../other\n")
     python = tmp_path / "env" / "bin" / "python"
-    real = subprocess.run([python, "-c", "import sys; print(*sys.path[1:], sep='\\n')"], capture_output=True, text=True)
-    assert list(examined(python).search_path) == real.stdout.split("\n")[:-1]
+    assert list(examined(python).search_path) == real_search_path(python)
 
 
 @pytest.mark.parametrize("options", [(), ("--system-site-packages",)])
@@ -98,9 +102,8 @@ def test_the_system_python_of_debian() -> None:
     if not python.exists() or not Path("/usr/lib/python3/dist-packages").is_dir():
         pytest.skip("needs a Debian-like system Python")
     found = examined(python)
-    real = subprocess.run([python, "-c", "import sys; print(*sys.path[1:], sep='\\n')"], capture_output=True, text=True)
     assert found.kind == "system"
-    assert list(found.search_path) == real.stdout.split("\n")[:-1]
+    assert list(found.search_path) == real_search_path(python)
 
 
 def test_an_environment_of_uv_without_pip(tmp_path: Path) -> None:
@@ -137,6 +140,38 @@ def test_a_really_installed_package_misses_nothing(tmp_path: Path) -> None:
     (site / "urllib3" / "util" / "ssl_.py").unlink()
     [found] = examined(tmp_path / "env").distributions
     assert (found.missing, found.missing_count) == (("urllib3/util/ssl_.py",), 1)
+
+
+def test_the_user_site_comes_after_the_environments_and_before_the_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUSERBASE", str(tmp_path / "user"))
+    site = make_environment(tmp_path / "env", "--system-site-packages")
+    user = tmp_path / "user" / "lib" / site.parent.name / "site-packages"
+    write_distribution(user, "numpy", "1.26.4", {"numpy/__init__.py": ""})
+    write_distribution(site, "numpy", "2.3.5", {"numpy/__init__.py": ""})
+    write_files(site, {"urllib3/__init__.py": ""})
+    write_distribution(user, "urllib3", "0.1", {"urllib3/__init__.py": ""})
+    python = tmp_path / "env" / "bin" / "python"
+    found = examined(python)
+    assert list(found.search_path) == real_search_path(python)
+    assert [d.version for d in found.distributions if d.name == "numpy"][:2] == ["2.3.5", "1.26.4"]
+    assert found.shadows == (Shadow(name="urllib3", path=str(site / "urllib3"), over=str(user / "urllib3")),)
+    monkeypatch.setenv("PYTHONNOUSERSITE", "1")
+    assert list(examined(python).search_path) == real_search_path(python)
+    (tmp_path / "env" / "pyvenv.cfg").write_text("include-system-site-packages = false\n")
+    monkeypatch.delenv("PYTHONNOUSERSITE")
+    assert list(examined(python).search_path) == real_search_path(python)
+    assert examined(base_python()).search_path == tuple(real_search_path(base_python()))
+
+
+def test_an_environment_whose_python_was_upgraded(tmp_path: Path) -> None:
+    site = make_environment(tmp_path / "env")
+    old = tmp_path / "env" / "lib" / "python3.7" / "site-packages"
+    write_vllm(old)
+    found = examined(tmp_path / "env")
+    assert (found.vllm, found.other_site_packages) == (None, (str(old),))
+    assert str(site) in found.search_path
 
 
 def test_nothing_of_the_environment_is_run(tmp_path: Path) -> None:

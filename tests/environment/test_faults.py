@@ -266,6 +266,15 @@ def test_needed_libraries_that_are_nowhere(site: Path, tmp_path: Path) -> None:
     assert (build.vllm.platform, build.vllm.cuda) == ("cuda", "12")
 
 
+def test_a_library_beside_the_module_is_found(site: Path) -> None:
+    beside = build_library(site / "torchaudio/lib/libtorchaudio.so", "int x;", "-Wl,-soname,libtorchaudio.so")
+    build_library(site / "torchaudio/lib/_torchaudio.so", "int y;", "-Wl,--no-as-needed", beside)
+    build_library(site / "torchaudio/lib/libtorchaudio_sox.so", "int z;")
+    found = examined(site.parents[2]).extensions
+    assert not isinstance(found, Unknown)
+    assert [(Path(e.path).name, e.needed_missing) for e in found] == [("_torchaudio.so", ()), ("libtorchaudio.so", ())]
+
+
 def test_a_truncated_extension(site: Path) -> None:
     path = build_library(site / "vllm/_C.abi3.so", "int x[9999] = {1};")
     whole = path.read_bytes()
@@ -277,6 +286,17 @@ def test_a_truncated_extension(site: Path) -> None:
         ("_C.abi3.so", "cut short"),
         ("_moe_C.abi3.so", "no ELF file"),
     ]
+
+
+def test_an_extension_for_another_processor(site: Path) -> None:
+    path = build_library(site / "vllm/_C.abi3.so", "int x;")
+    content = bytearray(path.read_bytes())
+    content[18:20] = b"\x03\x00"
+    path.write_bytes(content)
+    found = examined(site.parents[2]).extensions
+    assert not isinstance(found, Unknown)
+    [extension] = found
+    assert str(extension.problem).startswith("built for another processor than this ")
 
 
 def test_an_extension_without_torch(tmp_path: Path) -> None:

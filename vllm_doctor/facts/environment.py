@@ -101,8 +101,10 @@ class Environment(Section, frozen=True):
     `markers` are the values for PEP 508 markers there. `kind` is venv, uv, conda or system. `commands` maps `vllm` to
     the script found in its bin folder. `vllm`/`torch` are None where the package is not there. `named_by` says why this
     environment is the one that is examined (`--python`, `vllm on PATH`, ...). `leftovers` are the folders that an
-    interrupted pip left behind (`~orch`). `complete` is False where a bound cut the lists short, and for
-    an environment known only from a report: what is empty or None there proves nothing.
+    interrupted pip left behind (`~orch`). `other_site_packages` are those of a virtual environment's other Python
+    versions, which this interpreter does not see (its base Python was upgraded under it). `complete` is False where a
+    bound cut the lists short, and for an environment known only from a report: what is empty or None there proves
+    nothing.
     """
 
     python: str
@@ -123,6 +125,7 @@ class Environment(Section, frozen=True):
     imports: tuple[ImportTrial, ...] | None = None
     complete: bool = True
     leftovers: tuple[str, ...] = ()
+    other_site_packages: tuple[str, ...] = ()
 
     def distribution(self, name: str) -> Distribution | None:
         """The distribution of that normalised name that the import system takes (the first on the search path)."""

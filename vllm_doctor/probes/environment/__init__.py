@@ -82,10 +82,11 @@ class _Inspection(Facts, frozen=True):
     distributions: tuple[Distribution, ...]
     torch: TorchBuild | None
     vllm: _Vllm | None
-    extensions: tuple[Extension, ...]
+    extensions: tuple[Extension, ...] | None
     shadows: tuple[Shadow, ...]
     complete: bool
     leftovers: tuple[str, ...]
+    other_site_packages: tuple[str, ...]
 
 
 def _inspected(chosen: Chosen, launch: Launch | None, timeout_seconds: float) -> _Inspection | Unknown:
@@ -139,4 +140,6 @@ def _facts(found: _Inspection, chosen: Chosen) -> Environment:
     fields = msgspec.structs.asdict(found)
     fields["openssl_version"] = found.openssl_version or Unknown("this Python has no working ssl module")
     fields["vllm"] = vllm
+    if found.extensions is None:
+        fields["extensions"] = Unknown("compiled modules are read on 64-bit little-endian Linux only")
     return Environment(named_by=chosen.named_by, **fields)

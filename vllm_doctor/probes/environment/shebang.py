@@ -29,7 +29,7 @@ def which(name: str, search: str) -> Path | None:
     for folder in search.split(os.pathsep):
         path = Path(folder or ".", name)
         if path.is_file() and os.access(path, os.X_OK):
-            return _behind_shim(path) or path
+            return _behind_shim(path) or path.absolute()
     return None
 
 

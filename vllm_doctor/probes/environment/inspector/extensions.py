@@ -11,18 +11,21 @@ from .libraries import Libraries
 SAMPLE = 20
 MAXIMUM_EXTENSIONS = 200
 
-# Owner, folder under site-packages, beginnings of the file names. An empty folder: site-packages itself.
+# Owner, folder under site-packages, beginnings of the file names. An empty folder: site-packages itself. What the owner
+# can do without is left out: torchvision's image readers, torchaudio's sox.
 _PLACES = (
     ("flash_attn", "", ("flash_attn_2_cuda", "flash_attn_3", "flash_attn_cuda")),
     ("flash_attn", "flash_attn_3", ("_C",)),
     ("flash_attn", "flashattn_hopper", ("_C",)),
-    ("torchvision", "torchvision", ("_C", "image")),
-    ("torchaudio", "torchaudio", ("_torchaudio", "lib_torchaudio")),
-    ("torchaudio", "torchaudio/lib", ("_torchaudio", "libtorchaudio")),
+    ("torchvision", "torchvision", ("_C.",)),
+    ("torchaudio", "torchaudio/lib", ("_torchaudio.", "libtorchaudio.")),
     ("xformers", "xformers", ("_C",)),
     ("deep_gemm", "deep_gemm", ("_C",)),
     ("deep_ep", "", ("deep_ep_cpp",)),
 )
+# ELF's e_machine by the kernel's name for it (elf.h).
+_MACHINES = {"x86_64": (62,), "aarch64": (183,), "arm64": (183,), "ppc64le": (21,), "riscv64": (243,)}
+
 _VLLM_FOLDERS = ("", "vllm_flash_attn", "third_party/deep_gemm", "third_party/flashmla")
 
 
@@ -67,6 +70,8 @@ def judged(owner: str, path: str, libraries: Libraries, with_symbols: bool) -> t
     }
     try:
         with Elf(path) as library:
+            if library.machine not in _MACHINES.get(os.uname().machine, (library.machine,)):
+                raise ElfError(f"built for another processor than this {os.uname().machine}")
             fields["needed_missing"] = libraries.missing(library)
             if with_symbols:
                 undefined = sorted(libraries.undefined(library))

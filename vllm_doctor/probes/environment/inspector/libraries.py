@@ -70,7 +70,7 @@ class Libraries:
 
     def missing(self, library: Elf) -> list[str]:
         """The needed libraries that are found nowhere, but for the driver's."""
-        folders = library.search_folders
+        folders = _folders(library)
         return [
             n
             for n in library.needed
@@ -124,7 +124,7 @@ class Libraries:
         """The libraries that the wheel brings itself and this one needs (found by its search folders)."""
         found = []
         for name in library.needed:
-            for folder in library.search_folders:
+            for folder in _folders(library):
                 path = os.path.join(folder, name)
                 if not name.startswith(("libtorch", "libc10")) and "/site-packages/" in path and os.path.exists(path):
                     found += _opened(path)
@@ -151,6 +151,11 @@ class Libraries:
             return
         if library.can_look_up and self._defining is not None:
             self._defining.append(library)
+
+
+def _folders(library: Elf) -> list[str]:
+    """Its search folders, and its own: torchaudio loads the library beside its module by hand before."""
+    return [*library.search_folders, os.path.dirname(library.path)]
 
 
 def _opened(path: str) -> list[Elf]:

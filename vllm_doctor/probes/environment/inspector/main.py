@@ -6,6 +6,7 @@ import os
 import sys
 
 from .extensions import companions, judged, torch_libraries, vllm_extensions
+from .files import names_in
 from .libraries import Libraries
 from .metadata import Installed, distributions, required_names
 from .modules import Modules
@@ -75,6 +76,7 @@ def inspection(found: Layout, library_path: str) -> dict[str, object]:
         "shadows": shadows(found, modules, installed),
         "complete": complete,
         "leftovers": leftovers,
+        "other_site_packages": _other_site_packages(found),
     }
 
 
@@ -102,8 +104,10 @@ def _remains(item: Installed | None) -> str | None:
 
 def _extensions(
     vllm: str | None, torch: str | None, found: Layout, libraries: Libraries
-) -> tuple[list[dict[str, object]], list[Elf]]:
-    """Every compiled module judged, and those of vLLM that could be read."""
+) -> tuple[list[dict[str, object]] | None, list[Elf]]:
+    """Every compiled module judged, and those of vLLM that could be read; None where the format is another one."""
+    if sys.platform != "linux" or sys.byteorder != "little" or sys.maxsize < 2**32:
+        return None, []
     judgements: list[dict[str, object]] = []
     files = []
     for path in vllm_extensions(vllm) if vllm is not None else ():
@@ -115,6 +119,14 @@ def _extensions(
     for path in torch_libraries(torch) if torch is not None else ():
         judgements.append(judged("torch", path, libraries, with_symbols=False)[0])
     return judgements, files
+
+
+def _other_site_packages(found: Layout) -> list[str]:
+    if found.kind not in ("venv", "uv"):
+        return []
+    library = os.path.join(found.prefix, "lib")
+    folders = [os.path.join(library, name, "site-packages") for name in sorted(names_in(library)) if "python" in name]
+    return [f for f in folders if f not in found.site and os.path.isdir(f)][:20]
 
 
 def _commands(prefix: str) -> dict[str, str]:

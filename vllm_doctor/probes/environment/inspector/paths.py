@@ -65,7 +65,7 @@ def _virtual_environment() -> tuple[str | None, dict[str, str]]:
 
 
 def _site_folders(found: Layout, isolated: bool) -> list[str]:
-    """The site folders in the order of site.main: user site, then the environment's, then the base's.
+    """The site folders in the order of site.main: the virtual environment's, the user's, the base's.
 
     `site` itself is asked, because Debian, Fedora and conda patch it; under -S importing it runs nothing.
     """
@@ -73,12 +73,11 @@ def _site_folders(found: Layout, isolated: bool) -> list[str]:
 
     # Debian's site looks at these two to tell a virtual environment from the system.
     sys.prefix = sys.exec_prefix = found.prefix
-    folders: list[str] = []
-    if not isolated and not os.environ.get("PYTHONNOUSERSITE") and os.getuid() == os.geteuid():
-        user = site.getusersitepackages()
-        folders.append(user)
-    prefixes = [found.prefix] if isolated or found.prefix == found.base_prefix else [found.prefix, found.base_prefix]
-    folders += site.getsitepackages(prefixes)
+    folders = site.getsitepackages([found.prefix]) if found.kind in ("venv", "uv") else []
+    if not isolated:
+        if not os.environ.get("PYTHONNOUSERSITE") and os.getuid() == os.geteuid():
+            folders.append(site.getusersitepackages())
+        folders += site.getsitepackages([found.base_prefix])
     return [f for f in dict.fromkeys(folders) if os.path.isdir(f)]
 
 
