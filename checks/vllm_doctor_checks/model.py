@@ -309,7 +309,7 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotApplicable("the folder holds no model")
     if model.tokenizer_files:
         return
-    if downloads_missing(model) or (model.source is ModelSource.HUB and len(model.weight_files) == 0):
+    if downloads_missing(model) or (model.source is ModelSource.HUB and not model.weight_files):
         raise NotKnown("not all files of the model are known: vLLM will download the rest")
     yield error(
         "tokenizer-broken",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from vllm_doctor.facts import Launch, LoraAdapter, ModelProblem
 from vllm_doctor.probes.model.reading import Unreadable, is_file, open_regular, read_object
@@ -64,6 +65,11 @@ def read_adapter(name: str, path: str, folder: Path) -> LoraAdapter:
         modules = _tensor_modules(folder)
     except Unreadable as unreadable:
         return LoraAdapter(name=name, path=path, problem=unreadable.problem)
+    return structs.replace(described(name, path, config, modules), problem=_lacking(config, folder, modules))
+
+
+def described(name: str, path: str, config: Mapping[str, Any], modules: tuple[str, ...] | None) -> LoraAdapter:
+    """The facts in an adapter_config.json."""
     target = config.get("target_modules")
     base = config.get("base_model_name_or_path")
     return LoraAdapter(
@@ -74,7 +80,6 @@ def read_adapter(name: str, path: str, folder: Path) -> LoraAdapter:
         target_modules=_texts(target) if isinstance(target, list) else ((target,) if isinstance(target, str) else ()),
         tensor_modules=modules,
         unsupported=_unsupported(config),
-        problem=_lacking(config, folder, modules),
     )
 
 

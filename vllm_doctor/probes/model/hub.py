@@ -20,11 +20,15 @@ MAXIMUM_FILES = 20_000
 
 
 class HubAnswer(Struct):
-    """What the hub said: the files with their sizes (None: not told) and the contents of those that were wanted."""
+    """What the hub said: the files with their sizes (None: not told) and the contents of those that were wanted.
+
+    `listed` says whether the files are all of the repository's, and not just config.json.
+    """
 
     files: dict[str, int | None] = {}
     contents: dict[str, bytes] = {}
     commit: str | None = None
+    listed: bool = False
     problem: ModelProblem | None = None
 
 
@@ -69,7 +73,9 @@ class _Conversation:
             answer.contents["config.json"] = config
             answer.files["config.json"] = len(config)
         listing = self._listing()
-        answer.files.update(_sizes(listing))
+        sizes = _sizes(listing)
+        answer.listed = bool(sizes)
+        answer.files.update(sizes)
         commit = listing.get("sha")
         answer.commit = commit if isinstance(commit, str) else None
         for name in wanted:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from vllm_doctor.facts import ChatTemplate, Model, ModelConfig, ModelProblem, ModelSource, Unknown, WeightFile
+from vllm_doctor.probes.model.adapters import CONFIG as ADAPTER_CONFIG
+from vllm_doctor.probes.model.adapters import described as described_adapter
 from vllm_doctor.probes.model.config import parse_config
 from vllm_doctor.probes.model.hub import DEFAULT_ENDPOINT, HubAnswer, ask_hub
 from vllm_doctor.probes.model.locating import home_folder
@@ -15,7 +17,7 @@ from vllm_doctor.probes.model.tokenizer import MARKERS, contents, tokenizer_file
 from vllm_doctor.probes.model.weights import FORMATS, is_weight
 from vllm_doctor.redact import MASK
 
-SMALL_FILES = ("tokenizer_config.json", "chat_template.jinja", "adapter_config.json")
+SMALL_FILES = ("tokenizer_config.json", "chat_template.jinja", ADAPTER_CONFIG)
 
 
 def hub_model(
@@ -27,10 +29,15 @@ def hub_model(
 ) -> Model:
     """The model as the hub describes it; where it refuses, its problem and what may have been meant."""
     endpoint = (variables.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
-    answer = ask_hub(name, revision, endpoint, token or stored_token(variables), SMALL_FILES)
+    known_token = token if token and token != MASK else stored_token(variables)
+    answer = ask_hub(name, revision, endpoint, known_token, SMALL_FILES)
     problems: list[ModelProblem] = [answer.problem] if answer.problem else []
     config = _config(answer, problems)
     tokenizer = _object(answer, "tokenizer_config.json", problems)
+    adapter = _object(answer, ADAPTER_CONFIG, problems)
+    weights = _weights(answer)
+    if not weights and answer.listed and not isinstance(config, Unknown):
+        problems.append(ModelProblem(kind="missing", file="*.safetensors", detail="the repository lists no weights"))
     return Model(
         given=name,
         source=ModelSource.NOWHERE if answer.problem else ModelSource.HUB,
@@ -39,11 +46,12 @@ def hub_model(
         config=config,
         chat_template=template or _template(answer, tokenizer),
         tokenizer_files=tokenizer_files(answer.files),
-        weight_files=_weights(answer),
+        weight_files=weights,
         tensor_names=None,
         tensor_shapes=None,
         problems=tuple(problems),
-        is_lora_adapter="adapter_config.json" in answer.files and "config.json" not in answer.files,
+        is_lora_adapter=bool(adapter) and "config.json" not in answer.files,
+        adapter=described_adapter(name.rpartition("/")[2], name, adapter, None) if adapter else None,
         vocabulary_markers=_markers(answer, tokenizer),
         suggestions=suggest_ids(name) if answer.problem else (),
     )
@@ -66,6 +74,8 @@ def stored_token(variables: Mapping[str, str]) -> str | None:
 def _config(answer: HubAnswer, problems: list[ModelProblem]) -> ModelConfig | Unknown:
     if answer.problem is not None:
         return Unknown(answer.problem.detail)
+    if "config.json" not in answer.contents and "params.json" in answer.files:
+        return Unknown("params.json: Mistral's own format, which is not read")
     if "config.json" not in answer.contents:
         problems.append(ModelProblem(kind="missing", file="config.json", detail="the repository has none"))
         return Unknown("config.json: the repository has none")
@@ -91,7 +101,7 @@ def _template(answer: HubAnswer, tokenizer: Mapping[str, Any]) -> ChatTemplate |
         return Unknown(answer.problem.detail)
     if (data := answer.contents.get("chat_template.jinja")) is not None:
         return described(data.decode("utf-8", "replace"), "chat_template.jinja")
-    if not answer.files.keys() - {"config.json"}:
+    if not answer.listed:
         return Unknown("the hub did not list the repository's files")
     found = of_value(tokenizer.get("chat_template"), "tokenizer_config.json")
     if found is None and answer.files.keys() & {"tekken.json", "chat_template.json"}:
