@@ -42,8 +42,9 @@ def kind(variables: Mapping[str, str]) -> str | None:
 
 def of_group(membership: str) -> str | None:
     """The kind that a /proc/PID/cgroup tells of."""
+    parts = {part for line in membership.split("\n") for part in line.split("/")[1:]}
     for mark, name in _GROUP_MARKS:
-        if any(part.startswith(mark) for line in membership.split("\n") for part in line.split("/")[1:]):
+        if any(part == mark or part.startswith((f"{mark}-", f"{mark}.", f"{mark}:")) for part in parts):
             return name
     return None
 

@@ -69,13 +69,16 @@ def nodes() -> tuple[MemoryNode, ...]:
 
 
 def cgroup() -> tuple[int | Unknown | None, int | Unknown | None]:
-    """The tightest limit over this process and what is used under it, in bytes; None, None without a limit.
+    """The tightest limit over this process and what is used under it, in bytes; None, None without a limit."""
+    membership, mounts = files.text("/proc/self/cgroup", 16_384), files.text("/proc/self/mountinfo", 262_144)
+    return (None, None) if membership is None or mounts is None else tightest(membership, mounts)
+
+
+def tightest(membership: str, mounts: str) -> tuple[int | None, int | Unknown | None]:
+    """The same for a process of that /proc/PID/cgroup and /proc/PID/mountinfo.
 
     Used leaves out the inactive file pages, which the kernel takes back before it kills (as Kubernetes' working set).
     """
-    membership, mounts = files.text("/proc/self/cgroup", 16_384), files.text("/proc/self/mountinfo", 262_144)
-    if membership is None or mounts is None:
-        return None, None
     limited = [
         (limit, folder, version)
         for folder, version in memory_folders(membership, mounts)
