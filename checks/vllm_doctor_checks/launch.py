@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vllm_doctor.check import NotApplicable, check
+from vllm_doctor.check import NotApplicable, NotKnown, check
 from vllm_doctor.facts import Launch, LaunchForm
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
@@ -59,6 +59,9 @@ def launch_form(snapshot: Snapshot) -> Iterator[Finding]:
             yield error("bad-flag", problem, evidence=(f"in: {launch.given[:300]}",), fixes=_problem_fixes(problem))
     if unread := next((p for p in launch.problems if p.startswith("--env-file:")), None):
         yield warning("bad-flag", unread, evidence=(f"in: {launch.given[:300]}",))
+    docker = launch.docker
+    if docker is not None and docker.entrypoint is None and not is_official(docker.image):
+        raise NotKnown(f"what the image {docker.image} runs by itself is not known")
 
 
 def _demo_server(launch: Launch) -> Finding:
