@@ -72,9 +72,10 @@ def settings_lines(settings: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def fix_lines(fix: Fix) -> tuple[str, ...]:
-    """What a fix changes besides its command, one change a line."""
+    """What a fix changes besides its command, one change a line; not what its title says in the same words."""
     launch = edit_lines(fix.launch) if fix.launch is not None else ()
-    return launch + (settings_lines(fix.settings) if fix.settings is not None else ())
+    changes = launch + (settings_lines(fix.settings) if fix.settings is not None else ())
+    return tuple(change for change in changes if change != line(fix.title))
 
 
 def plain_finding(finding: Finding) -> str:
