@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from vllm_doctor.check import NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import ChatTemplate, Launch, Model, Unknown
+from vllm_doctor.facts import ChatTemplate, Launch, Model, ModelSource, Unknown
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import tool_parsers
@@ -79,9 +79,10 @@ def _missing_tokens(snapshot: Snapshot, launch: Launch, model: Model, parser: st
         return
     title = f"--tool-call-parser {parser} needs tokens that this model's tokenizer does not have"
     evidence = (f"missing: {' '.join(missing)}", f"{model.given}: special tokens found: {' '.join(present) or 'none'}")
-    tail = "" if release is not None else " (the release is not known: older ones look for no tokens)"
-    make = error if release is not None else warning
-    yield make("tool-parser-wrong", title + tail, evidence=evidence, fixes=_parser_fixes(snapshot, parser))
+    # Without the release or the whole tokenizer it is likely only: older releases look for no tokens, and on the hub
+    # only those that tokenizer_config.json lists were seen.
+    make = warning if release is None or model.source is ModelSource.HUB else error
+    yield make("tool-parser-wrong", title, evidence=evidence, fixes=_parser_fixes(snapshot, parser))
 
 
 def _parser_fixes(snapshot: Snapshot, wrong: str) -> tuple[Fix, ...]:

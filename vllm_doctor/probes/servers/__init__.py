@@ -20,6 +20,8 @@ def probe_servers(url: str | None = None, *, ports: tuple[int, ...] = (), timeou
         wanted.add(urlsplit(answers.base_url(url)).port or 80)
     return Servers(
         running=servers,
-        listeners=found if isinstance(found, Unknown) else listeners.facts(found, wanted),
+        listeners=found
+        if isinstance(found, Unknown)
+        else listeners.facts(found, wanted, {server.pid: server.command for server in servers}),
         answers=asked,
     )

@@ -1,7 +1,7 @@
 """Who listens on which TCP port, from the kernel's own tables; nothing is connected to."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,15 +67,18 @@ def listening() -> tuple[Socket, ...] | Unknown:
     return tuple(socket for _, socket in zip(range(MAXIMUM_LISTENERS), found, strict=False))
 
 
-def facts(found: tuple[Socket, ...], ports: Collection[int]) -> tuple[Listener, ...]:
-    """The listeners as facts; whose they are is looked up for those ports only, for it costs a walk over all files."""
+def facts(found: tuple[Socket, ...], ports: Collection[int], commands: Mapping[int, str]) -> tuple[Listener, ...]:
+    """The listeners as facts; whose they are is looked up for those ports only, for it costs a walk over all files.
+
+    `commands` are the command lines that are known already, by pid, with their secrets masked.
+    """
     owners = _owners({socket.inode for socket in found if socket.port in ports})
-    return tuple(_fact(socket, owners.get(socket.inode)) for socket in found)
+    return tuple(_fact(socket, owners.get(socket.inode), commands) for socket in found)
 
 
-def _fact(socket: Socket, pid: int | None) -> Listener:
-    command = None
-    if pid is not None:
+def _fact(socket: Socket, pid: int | None, commands: Mapping[int, str]) -> Listener:
+    command = None if pid is None else commands.get(pid)
+    if pid is not None and command is None:
         words = (files.head(f"/proc/{pid}/cmdline", 4096) or b"").decode("utf-8", "replace")
         command = redact.line(words.replace("\0", " ")) or None
     return Listener(address=socket.address, port=socket.port, pid=pid, command=command, user=user_name(socket.user_id))
