@@ -1,6 +1,6 @@
-"""What the checks on models share: the model, its config, the release and the transformers that will read it."""
+"""What the checks on models share: the model, its config, and the transformers that will read it."""
 
-from vllm_doctor.check import NotApplicable, NotKnown, given, known
+from vllm_doctor.check import NotApplicable, given, known
 from vllm_doctor.facts import Environment, Launch, Model, ModelConfig, ModelSource
 from vllm_doctor.releases import Release
 from vllm_doctor.snapshot import Snapshot
@@ -51,17 +51,6 @@ def config_of(snapshot: Snapshot) -> ModelConfig:
 def launch_of(snapshot: Snapshot) -> Launch:
     """The launch; raises NotApplicable without one."""
     return given(snapshot.launch, "no launch is given")
-
-
-def release_of(snapshot: Snapshot) -> Release:
-    """What is known of the vLLM that the launch runs; raises NotKnown where that is nothing."""
-    from vllm_doctor.releases import release
-
-    if (version := snapshot.vllm_version) is None:
-        raise NotKnown("which vLLM release will run is not known")
-    if (found := release(version)) is None:
-        raise NotKnown(f"nothing is known about vLLM {version}")
-    return found
 
 
 def is_beyond_data(release: Release) -> bool:

@@ -7,6 +7,7 @@ from vllm_doctor.facts import Model, ModelConfig
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.releases import Release
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks.launching import planned_release
 from vllm_doctor_checks.model_facts import (
     OWN_MODEL_TYPES,
     config_of,
@@ -14,7 +15,6 @@ from vllm_doctor_checks.model_facts import (
     is_beyond_data,
     model_of,
     plugins_of,
-    release_of,
     transformers_version,
 )
 
@@ -55,7 +55,7 @@ def remote_code(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotApplicable("config.json names no code of its own")
     if snapshot.launch is not None and snapshot.launch.has(TRUST):
         return
-    release = release_of(snapshot)
+    release = planned_release(snapshot)
     reasons = tuple(_needs_own_code(config, release, snapshot))
     if not reasons:
         return
@@ -90,7 +90,7 @@ def architecture(snapshot: Snapshot) -> Iterator[Finding]:
     model, config = model_of(snapshot), config_of(snapshot)
     if snapshot.launch is not None and snapshot.launch.value("--config-format") == "mistral":
         raise NotApplicable("--config-format mistral does not read config.json")
-    release = release_of(snapshot)
+    release = planned_release(snapshot)
     if not config.architectures:
         yield from _no_architecture(config, snapshot)
     elif not _is_known(config, release):
