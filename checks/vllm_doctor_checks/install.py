@@ -82,15 +82,8 @@ def vllm_metadata(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _metadata_fixes(environment: Environment, build: VllmBuild) -> tuple[Fix, ...]:
-    version = requirements.public(build.version) if build.version else None
-    wanted = f"vllm=={version}" if version else "vllm"
     if build.distribution is None:
-        return (
-            Fix(
-                title="Install the same vLLM again, without moving its dependencies",
-                command=installers.reinstall(environment, wanted),
-            ),
-        )
+        return (installers.again_vllm(environment, _full_version(build)),)
     rename = Fix(
         title=f"Give its metadata the name that `vllm serve` asks for (renames the dist-info of {build.distribution})",
         command=(environment.python, "-c", RENAME, build.distribution, _local(build)),
@@ -107,12 +100,12 @@ def _metadata_fixes(environment: Environment, build: VllmBuild) -> tuple[Fix, ..
 RENAME = (
     "import importlib.metadata as m, pathlib, sys; "
     "name, version = sys.argv[1:]; d = m.distribution(name); old = pathlib.Path(d._path); "
+    "was, number = d.metadata['Name'], d.version; "
     "new = old.with_name('vllm-' + version + '.dist-info'); old.rename(new); "
     "f = new / 'METADATA'; t = f.read_text(encoding='utf-8'); "
-    "t = t.replace('Name: ' + d.metadata['Name'], 'Name: vllm', 1)"
-    ".replace('Version: ' + d.version, 'Version: ' + version, 1); f.write_text(t, encoding='utf-8'); "
-    "r = new / 'RECORD'; r.write_text(r.read_text(encoding='utf-8').replace(old.name + '/', new.name + '/'), "
-    "encoding='utf-8')"
+    "t = t.replace('Name: ' + was, 'Name: vllm', 1).replace('Version: ' + number, 'Version: ' + version, 1); "
+    "f.write_text(t, encoding='utf-8'); r = new / 'RECORD'; "
+    "r.write_text(r.read_text(encoding='utf-8').replace(old.name + '/', new.name + '/'), encoding='utf-8')"
 )
 
 
@@ -137,8 +130,9 @@ def vllm_files(snapshot: Snapshot) -> Iterator[Finding]:
     if build is not None:
         yield from _compiled_modules(environment, build)
         yield from _disagreeing_versions(environment, build)
-    for distribution in _reached(environment):
-        yield from _missing_files(environment, build, distribution)
+    if any(d.missing or d.version is None for d in environment.distributions):
+        for distribution in _reached(environment):
+            yield from _missing_files(environment, build, distribution)
     yield from _leftovers(environment)
     if not environment.complete:
         raise NotKnown("the environment was not read to its end")
@@ -162,7 +156,7 @@ def _package_gone(environment: Environment) -> Iterator[Finding]:
             f"{there.location} holds the metadata of vllm {there.version or '(no version)'}",
             "no package `vllm` can be imported in this environment",
         ),
-        fixes=(_again(environment, there),),
+        fixes=(installers.again(environment, there),),
     )
 
 
@@ -198,8 +192,11 @@ def _kernel_fixes(environment: Environment, build: VllmBuild) -> tuple[Fix, ...]
                 command=installers.install(environment, "-e", str(PurePath(build.path).parent)),
             ),
         )
-    there = requirements.own_distribution(environment)
-    return (_again(environment, there),) if there else (_reinstall_version(environment, build),)
+    return (installers.again_vllm(environment, _full_version(build)),)
+
+
+def _full_version(build: VllmBuild) -> str | None:
+    return build.metadata_version or build.package_version
 
 
 def _disagreeing_versions(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
@@ -244,7 +241,7 @@ def _missing_files(environment: Environment, build: VllmBuild | None, distributi
         yield from _no_version(environment, build, distribution)
     if distribution.editable or (build is None and distribution.name == "vllm"):
         return
-    code = [name for name in distribution.missing if _matters(name)]
+    code = [name for name in distribution.missing if _matters(name) and not _is_kernel(build, distribution, name)]
     if not code:
         return
     # The package's own front door gone: every import of it fails. `vllm` and `torch` fail by any compiled module.
@@ -262,7 +259,17 @@ def _missing_files(environment: Environment, build: VllmBuild | None, distributi
         "  ", " "
     )
     make = error if fatal and needed else warning
-    yield make("broken-install", title, evidence=evidence, fixes=(_again(environment, distribution),))
+    yield make("broken-install", title, evidence=evidence, fixes=(installers.again(environment, distribution),))
+
+
+def _is_kernel(build: VllmBuild | None, distribution: Distribution, name: str) -> bool:
+    """vLLM's `_C*.so` where all of them are gone: spoken of already."""
+    own = build is not None and distribution.name == build.distribution
+    return own and build is not None and not _kernels(build) and PurePath(name).name.startswith("_C")
+
+
+def _kernels(build: VllmBuild) -> list[str]:
+    return [e for e in build.extensions if PurePath(e).name.startswith("_C")]
 
 
 def _matters(name: str) -> bool:
@@ -293,7 +300,7 @@ def _no_version(environment: Environment, build: VllmBuild | None, distribution:
             if compared
             else "whatever asks for its version gets none",
         ),
-        fixes=(_again(environment, distribution),),
+        fixes=(installers.again(environment, distribution),),
     )
 
 
@@ -307,23 +314,6 @@ def _leftovers(environment: Environment) -> Iterator[Finding]:
             evidence=(f"in this environment: {', '.join(cut_short[:4])}", "pip writes such names while it replaces"),
             fixes=(Fix(title="Remove them when everything else is in order", command=("rm", "-r", *cut_short[:4])),),
         )
-
-
-def _again(environment: Environment, distribution: Distribution) -> Fix:
-    version = requirements.public(distribution.version) if distribution.version else None
-    wanted = f"{distribution.name}=={version}" if version else distribution.name
-    return Fix(
-        title=f"Install {wanted} again, without moving its dependencies",
-        command=installers.reinstall(environment, wanted),
-    )
-
-
-def _reinstall_version(environment: Environment, build: VllmBuild) -> Fix:
-    wanted = f"vllm=={requirements.public(build.version)}" if build.version else "vllm"
-    return Fix(
-        title=f"Install {wanted} again, without moving its dependencies",
-        command=installers.reinstall(environment, wanted),
-    )
 
 
 @check("shadowed-package", causes=("broken-install",), needs=("environment",))

@@ -113,6 +113,27 @@ def satisfies(installed: str, specifier: str) -> bool:
         return True
 
 
+def combined(specifiers: Iterable[str]) -> str:
+    """One range that lies in all of these, without the bounds that another one makes needless."""
+    parts = dict.fromkeys(part.strip() for s in specifiers for part in s.split(",") if part.strip())
+    lowest = [p for p in parts if p.startswith(">=")]
+    highest = [p for p in parts if p.startswith("<") and not p.startswith("<=")]
+    needless = {*_all_but(lowest, 2, last=True), *_all_but(highest, 1, last=False)}
+    exact = [p for p in parts if p.startswith("==") and "*" not in p]
+    return exact[0] if exact else ",".join(p for p in parts if p not in needless)
+
+
+def _all_but(bounds: list[str], width: int, *, last: bool) -> list[str]:
+    """All bounds but the tightest; none where one is no version."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        ordered = sorted(bounds, key=lambda bound: Version(bound[width:]), reverse=not last)
+    except InvalidVersion:
+        return []
+    return ordered[:-1]
+
+
 def pinned_version(specifier: str) -> str | None:
     """The version of an exact pin (`==2.11.0`); None for any other range."""
     return specifier.removeprefix("==") if specifier.startswith("==") and "," not in specifier else None
@@ -155,15 +176,18 @@ def walk(root: Distribution, environment: Environment) -> Iterator[Edge]:
     """Every requirement that is reached from the distribution through what is installed, nearest first."""
     installed = {d.name: d for d in reversed(environment.distributions)}
     queue: list[tuple[Distribution, tuple[str, ...], tuple[str, ...]]] = [(root, (), (root.name,))]
-    seen: dict[str, set[str]] = {root.name: {""}}
+    visited: dict[str, set[str]] = {root.name: {""}}
+    said: set[tuple[str, str, str]] = set()
     for by, extras, path in queue:
         for requirement in requirements_of(by, environment, extras):
-            name = normalised(requirement.name)
+            name, specifier = normalised(requirement.name), str(requirement.specifier)
             there = installed.get(name)
-            yield Edge(by, name, str(requirement.specifier), there, path)
-            news = {"", *requirement.extras} - seen.setdefault(name, set())
+            if (by.name, name, specifier) not in said:
+                said.add((by.name, name, specifier))
+                yield Edge(by, name, specifier, there, path)
+            news = {"", *requirement.extras} - visited.setdefault(name, set())
             if there is not None and news and len(queue) < MAXIMUM_DISTRIBUTIONS:
-                seen[name] |= news
+                visited[name] |= news
                 queue.append((there, tuple(sorted(news - {""})), (*path, name)))
 
 
