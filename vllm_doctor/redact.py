@@ -37,7 +37,7 @@ _NO_SECRET = re.compile(
 )
 
 _SHAPES = re.compile(
-    r"\bhf_[A-Za-z0-9]{8,}"
+    r"\bhf_(?!overrides\b)[A-Za-z0-9]{8,}"
     r"|\bsk-[A-Za-z0-9_\-]{8,}"
     r"|\b(?:gh[pousr]|github_pat)_[A-Za-z0-9_]{16,}"
     r"|\bglpat-[A-Za-z0-9_\-]{12,}"

@@ -122,7 +122,7 @@ def _switch(use: FlagUse) -> Iterator[Finding]:
 def _valued(snapshot: Snapshot, use: FlagUse, flag: Flag, release: Release) -> Iterator[Finding]:
     name = flag.alias_of or flag.name
     for value in use.values:
-        if value in ("", "None"):
+        if value in ("", "None") and _may_be_none(flag):
             continue
         if name == "--max-lora-rank":
             # lora-flags judges the rank.
@@ -133,10 +133,15 @@ def _valued(snapshot: Snapshot, use: FlagUse, flag: Flag, release: Release) -> I
             yield from _integer(use, name, flag.kind, value)
         elif flag.kind == "float":
             yield from _float(use, name, value)
-        elif flag.kind == "json" or (flag.kind == "json-or-str" and value.strip()[:1] == "{"):
+        elif flag.kind == "json" or (flag.kind == "json-or-str" and _is_braced(value)):
             yield from _json(use, name, value, release)
         else:
             yield from _registered(snapshot, use, name, value, release)
+
+
+def _may_be_none(flag: Flag) -> bool:
+    """Whether `None` may stand for nothing: vLLM reads it so where the field is optional, which the default shows."""
+    return flag.default is None or flag.default.startswith("<") or (flag.kind == "str" and not flag.choices)
 
 
 def _choice(use: FlagUse, flag: Flag, value: str, release: Release) -> Iterator[Finding]:
@@ -249,9 +254,14 @@ def _is_number(value: str) -> bool:
     return True
 
 
+def _is_braced(value: str) -> bool:
+    """Text that vLLM takes for JSON where a flag takes both (`union_dict_and_str`)."""
+    return value.strip()[:1] == "{" and value.strip()[-1:] == "}"
+
+
 def _json(use: FlagUse, name: str, value: str, release: Release) -> Iterator[Finding]:
     try:
-        document = _document(value)
+        document = _document(name, value)
     except (ValueError, RecursionError) as problem:
         yield error(
             "bad-flag",
@@ -260,12 +270,22 @@ def _json(use: FlagUse, name: str, value: str, release: Release) -> Iterator[Fin
             fixes=(_quoting(use, name, value),),
         )
         return
+    if not isinstance(document, dict) and name in config_keys.CONFIG_KEYS and release.version == config_keys.RELEASE:
+        yield error(
+            "bad-flag",
+            f"{name} needs a JSON object, and {value[:60]!r} is none",
+            evidence=(
+                f"{use.spelled} {value[:200]}",
+                f"the keys: {', '.join(sorted(config_keys.CONFIG_KEYS[name])[:40])}",
+            ),
+            fixes=(Fix(title=f"write an object in single quotes, or single keys as {name}.KEY VALUE"),),
+        )
     if isinstance(document, dict):
         yield from _keys(name, tuple(document), release, f"{use.spelled} {value[:200]}", use)
 
 
-def _document(value: str) -> object:
-    if _is_json(value):
+def _document(name: str, value: str) -> object:
+    if _is_json(value) or name not in config_keys.CONFIG_KEYS or name in config_keys.LATER:
         return json.loads(value[:_LONGEST_JSON])
     if len(value) > _LONGEST_WITH_UNITS:
         raise ValueError("it is too long to be read with its units")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from vllm_doctor.check import NotApplicable, NotKnown, check
-from vllm_doctor.facts import Launch, LaunchForm
+from vllm_doctor.facts import Launch, LaunchForm, Model
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
 from vllm_doctor.launch import argv
@@ -160,7 +160,7 @@ def lora_flags(snapshot: Snapshot) -> Iterator[Finding]:
     ]
     enabled = switched(launch, "enable-lora") is True
     add = Fix(title="add --enable-lora", launch=LaunchEdit(set={"--enable-lora": None}), automatic=True)
-    if modules and not enabled:
+    if modules and not enabled and not _adapters_read(snapshot):
         title = "--lora-modules without --enable-lora: the server ends when it loads the first adapter"
         yield error(
             "lora-config", title, evidence=(f"--lora-modules {' '.join(modules)}", "no --enable-lora"), fixes=(add,)
@@ -172,6 +172,11 @@ def lora_flags(snapshot: Snapshot) -> Iterator[Finding]:
         )
     for module in modules:
         yield from _module(module)
+
+
+def _adapters_read(snapshot: Snapshot) -> bool:
+    """Whether the adapters themselves are known: then `lora-adapter` says what is missing, with what they are."""
+    return isinstance(snapshot.model, Model) and bool(snapshot.model.lora_adapters)
 
 
 def _rank(launch: Launch, release: Release) -> Iterator[Finding]:
@@ -193,7 +198,7 @@ def _rank(launch: Launch, release: Release) -> Iterator[Finding]:
 
 def _module(module: str) -> Iterator[Finding]:
     """SOURCE: `LoRAParserAction` of vllm/entrypoints/launchers/cli_args.py, 0.32.0."""
-    if is_placeholder(module) or ("=" in module and "," not in module):
+    if module in ("", "None") or is_placeholder(module) or ("=" in module and "," not in module):
         return
     try:
         document = json.loads(module[:100_000])

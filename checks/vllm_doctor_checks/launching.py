@@ -35,7 +35,12 @@ class Options(Struct, frozen=True):
     def _resolve_short(self, head: str) -> tuple[str, ...]:
         if head in self.short:
             return (head,)
-        return tuple(name for name in self.short if name.startswith(head) or (len(name) == 2 and head.startswith(name)))
+        attached = [n for n in self.short if len(n) == 2 and head.startswith(n) and self._takes_value(n)]
+        return tuple(name for name in self.short if name.startswith(head)) or tuple(attached)
+
+    def _takes_value(self, short: str) -> bool:
+        flag = self.flags.get(self.short[short])
+        return flag is not None and flag.nargs != "0"
 
     def flag(self, spelled: str) -> Flag | None:
         """The flag that the word stands for; None where it stands for none or for several."""

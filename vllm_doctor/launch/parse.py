@@ -34,7 +34,7 @@ def parse_launch(words: Sequence[str], *, folder: Path | None = None) -> Launch:
 
     Raises LaunchError where the words start no vLLM server. Everything else that is wrong stands in `problems`.
     """
-    given = [word.replace("\0", "") for word in words[:MAXIMUM_WORDS]]
+    given = [_printable(word) for word in words[:MAXIMUM_WORDS]]
     return _parse(given, folder, MAXIMUM_SHELLS)
 
 
@@ -42,7 +42,12 @@ def parse_line(text: str, *, folder: Path | None = None) -> Launch:
     """Parse a launch given as shell text: the first command of it that starts a server; `export`s before it count."""
     if len(text) > shell.MAXIMUM_CHARACTERS:
         raise LaunchError("the launch command is longer than 256 KiB", _HINT)
-    return _parse_text(text.replace("\0", ""), folder, MAXIMUM_SHELLS)
+    return _parse_text(_printable(text), folder, MAXIMUM_SHELLS)
+
+
+def _printable(text: str) -> str:
+    """Without control characters and marks that reorder text: no command needs them, and a terminal obeys them."""
+    return text if text.isprintable() else "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
 def _parse_text(text: str, folder: Path | None, shells: int) -> Launch:
