@@ -6,17 +6,17 @@ from msgspec import Struct
 
 from vllm_doctor import releases
 from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Environment, Gpu, Gpus, Host, NvmlFailure, NvmlUnavailable
-from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
-from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import devices, installers
-from vllm_doctor_checks.driver_versions import (
+from vllm_doctor.drivers import (
     LAST_CUDA_12_RELEASE,
     MINIMUM_DRIVER,
     TOOLKIT_BRANCH,
     cuda_numbers,
     numbers,
 )
+from vllm_doctor.facts import Environment, Gpu, Gpus, Host, NvmlFailure, NvmlUnavailable
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks import devices, installers
 
 # The images' switch for forward compatibility (vLLM docker/Dockerfile): from 0.17.0; 0.15.0 to 0.16.0 always use it.
 _SWITCH = "VLLM_ENABLE_CUDA_COMPATIBILITY"

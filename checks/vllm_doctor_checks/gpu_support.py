@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 
 from vllm_doctor import releases
 from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check, known
+from vllm_doctor.drivers import LAST_CUDA_12_RELEASE, cuda_numbers
 from vllm_doctor.facts import Environment, Gpu, Launch, Model, TorchBuild, Unknown, VllmBuild
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import devices, installers
-from vllm_doctor_checks.driver_versions import LAST_CUDA_12_RELEASE, cuda_numbers
 
 # vLLM 0.9.0 and 0.9.1 carry PTX for 10.0, which a 12.0 compiles (docker/Dockerfile, torch_cuda_arch_list).
 _WITH_PTX_FOR_NEWER = frozenset({"0.9.0", "0.9.0.1", "0.9.1"})

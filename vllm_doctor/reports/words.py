@@ -110,6 +110,15 @@ def not_evaluated(diagnosis: Diagnosis) -> tuple[NotEvaluated, ...]:
     return tuple(sorted(found, key=lambda g: (g.status is Status.SKIPPED, -len(g.ids))))
 
 
+def folded(groups: tuple[NotEvaluated, ...]) -> tuple[NotEvaluated, ...]:
+    """The same with the checks that are skipped each for a reason of its own in one group: what is unknown stays."""
+    alone = tuple(g for g in groups if g.status is Status.SKIPPED and len(g.ids) == 1)
+    if len(alone) < 2:
+        return groups
+    together = NotEvaluated(Status.SKIPPED, "does not apply here; -v says why", tuple(g.ids[0] for g in alone))
+    return (*(g for g in groups if g not in alone), together)
+
+
 def verdict(diagnosis: Diagnosis) -> str:
     """The contract's word: ok, warning or error; what is only worth knowing spoils no verdict."""
     worst = diagnosis.worst
