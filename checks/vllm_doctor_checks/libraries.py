@@ -26,16 +26,14 @@ def transformers_range(snapshot: Snapshot) -> Iterator[Finding]:
     Fix: install a transformers within the range, or a vLLM for the transformers that the model needs.
     """
     environment, build = requirements.vllm_of(snapshot)
-    there, own = environment.distribution("transformers"), requirements.own_distribution(environment)
+    there = environment.distribution("transformers")
     if there is None or there.version is None:
+        requirements.refuse_incomplete(environment)
         return
-    edge = requirements.declared(own, environment, "transformers") if own is not None else None
+    yield from _known_breakage(environment, build, there)
+    edge = requirements.pin_of(environment, "transformers")
     if edge is not None and edge.violated:
         yield _out_of_range(environment, build, edge, there)
-        return
-    yield from _known_breakage(environment, build, there, edge)
-    if own is None:
-        raise NotKnown(NO_REQUIREMENTS)
 
 
 def _out_of_range(environment: Environment, build: VllmBuild, edge: Edge, there: Distribution) -> Finding:
@@ -92,14 +90,11 @@ BREAKAGES = (
 )
 
 
-def _known_breakage(
-    environment: Environment, build: VllmBuild, there: Distribution, edge: Edge | None
-) -> Iterator[Finding]:
+def _known_breakage(environment: Environment, build: VllmBuild, there: Distribution) -> Iterator[Finding]:
     mine, has = requirements.release(build.version), requirements.release(there.version)
     for known in BREAKAGES:
         if not (known.since <= mine < known.until and has >= known.transformers):
             continue
-        bounds = ",".join(filter(None, (edge.specifier if edge else "", known.below)))
         yield warning(
             "transformers-mismatch",
             f"transformers {there.version} is newer than vllm {build.version} works with",
@@ -110,7 +105,9 @@ def _known_breakage(
                 known.how,
             ),
             fixes=(
-                installers.repair(environment, "Install a transformers of that vLLM's time", f"transformers{bounds}"),
+                installers.repair(
+                    environment, "Install a transformers of that vLLM's time", f"transformers{known.below}"
+                ),
             ),
         )
         return
@@ -144,7 +141,7 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
     """
     environment, build = requirements.vllm_of(snapshot)
     own = requirements.own_distribution(environment)
-    if own is None:
+    if own is None or not requirements.has_metadata(environment):
         raise NotKnown(NO_REQUIREMENTS)
     edges = list(requirements.walk(own, environment))
     edges.extend(optional_comparison(environment, edges))

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from vllm_doctor.check import NotApplicable, check, known
-from vllm_doctor.facts import Environment, Host
+from vllm_doctor import releases
+from vllm_doctor.check import NotApplicable, NotKnown, check, known
+from vllm_doctor.facts import Environment, Host, VllmBuild
 from vllm_doctor.finding import Finding, Fix, error, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import requirements
@@ -24,19 +25,24 @@ def python_version(snapshot: Snapshot) -> Iterator[Finding]:
     Fix: make an environment with a supported Python, 3.12 for example.
     """
     environment = requirements.examined(snapshot)
-    own = requirements.own_distribution(environment)
     if environment.vllm is not None:
-        if own is not None and own.requires_python:
-            yield from _outside(environment, own.requires_python, f"vllm {own.version}")
+        yield from _outside(environment, environment.vllm)
         return
     if snapshot.launch is None:
         raise NotApplicable("vLLM is not installed, and no launch needs it")
     yield from _installable(environment)
 
 
-def _outside(environment: Environment, requires: str, who: str) -> Iterator[Finding]:
+def _outside(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
+    own = requirements.own_distribution(environment)
+    requires = own.requires_python if own is not None else None
+    if not requires and (released := releases.release(build.version or "")) is not None:
+        requires = released.requires_python
+    if not requires:
+        raise NotKnown("which Pythons this vLLM supports is not known: its metadata is missing")
     if requirements.satisfies(environment.python_version, requires):
         return
+    who = f"vllm {build.version or ''}".rstrip()
     yield warning(
         "python-unsupported",
         f"{who} does not support Python {environment.python_version}",

@@ -1,7 +1,7 @@
 """Requirements of installed distributions: parsed only where reached, evaluated with their environment's markers."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -170,6 +170,50 @@ def declared_by_any_extra(by: Distribution, environment: Environment, target: st
         if requirement_name(line) == target and (parsed := _parsed(line)) is not None:
             yield Edge(by, target, str(parsed.specifier), environment.distribution(target), (by.name,))
             return
+
+
+def pin_of(environment: Environment, target: str) -> Edge | None:
+    """What the installed vLLM requires of another distribution; None where it requires nothing of it.
+
+    From its own metadata; where they are not to be had (a pasted report lists versions only), from those of the
+    release of that version. Raises NotKnown where neither is known.
+    """
+    own = own_distribution(environment)
+    if has_metadata(environment) and own is not None:
+        return declared(own, environment, target)
+    pins = _released_pins(environment)
+    if pins is None:
+        raise NotKnown("what this vLLM requires is not known: its metadata is missing, and it is no known release")
+    if target not in pins:
+        return None
+    build = environment.vllm
+    by = Distribution(name="vllm", version=build.version if build is not None else None, location="")
+    return Edge(by, target, pins[target], environment.distribution(target), ("vllm",))
+
+
+def has_metadata(environment: Environment) -> bool:
+    """Whether the installed vLLM's own requirements were read."""
+    own = own_distribution(environment)
+    return own is not None and bool(own.requires)
+
+
+def _released_pins(environment: Environment) -> Mapping[str, str] | None:
+    """The pins of the release; they hold for CUDA wheels on Linux x86_64, and in what is asked here for CPU wheels."""
+    build = environment.vllm
+    if build is None or build.version is None or build.platform not in ("cuda", "cpu"):
+        return None
+    if environment.markers.get("platform_machine") != "x86_64":
+        return None
+    from vllm_doctor import releases
+
+    released = releases.release(build.version)
+    return released.pins if released is not None and released.pins else None
+
+
+def refuse_incomplete(environment: Environment) -> None:
+    """Raise NotKnown where the list of what is installed may lack something."""
+    if not environment.complete:
+        raise NotKnown("not all that is installed is known")
 
 
 def walk(root: Distribution, environment: Environment) -> Iterator[Edge]:

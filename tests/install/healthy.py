@@ -15,7 +15,16 @@ from vllm_doctor.launch.parse import parse_line
 from vllm_doctor.probes.environment import probe_environment
 
 ROOT = Path(__file__).parent.parent.parent
-MODULES = ("install", "torch_family", "kernels", "libraries", "cloud", "platform_support", "import_trials")
+MODULES = (
+    "install",
+    "installed_files",
+    "torch_family",
+    "kernels",
+    "libraries",
+    "cloud",
+    "platform_support",
+    "import_trials",
+)
 CHECKS = registry.load([EntryPoint(m, f"vllm_doctor_checks.{m}", registry.GROUP) for m in MODULES])
 LAUNCH = "vllm serve /srv/models/m"
 
