@@ -19,6 +19,9 @@ T = TypeVar("T")
 # Called with the name of a probe when it starts ("started") and when its facts are there ("done", "unknown").
 Progress = Callable[[str, str], None]
 
+# What --deep adds to the limit of the environment's probe: each of its imports has a limit of its own (two minutes).
+DEEP_SECONDS = 900.0
+
 # Where vllm's images keep the hub cache: the home of root.
 CONTAINER_HUB_HOME = "/root/.cache/huggingface"
 
@@ -57,7 +60,7 @@ def collect(request: Request, progress: Progress = silent) -> Snapshot:
     snapshot = Snapshot(
         host=probes.result(host),
         gpus=probes.result(gpus),
-        environment=probes.result(environment),
+        environment=probes.result(environment, DEEP_SECONDS if request.deep else 0),
         servers=probes.result(servers),
         launch=launch,
         model=None if model is None else probes.result(model),
@@ -79,8 +82,8 @@ class _Probes:
         self._progress(name, "started")
         return Running(name, probe)
 
-    def result(self, running: Running[T]) -> T | Unknown:
-        value = running.result(max(0.1, self._deadline - time.monotonic()))
+    def result(self, running: Running[T], extra_seconds: float = 0) -> T | Unknown:
+        value = running.result(max(0.1, self._deadline + extra_seconds - time.monotonic()))
         if running.failed:
             self.failed.append(running.name)
         self._progress(running.name, "unknown" if isinstance(value, Unknown) else "done")

@@ -103,13 +103,13 @@ def _print_launch(
     for finding in breaks:
         click.echo(f"{finding.severity.value}: {finding.title}  [{finding.cause}]")
         for line in (*finding.evidence, *(fix.title for fix in finding.fixes)):
-            click.echo(wrapped("", line))
+            click.echo(wrapped("", line, 4))
     if corrected is not None:
         click.echo(f"\nThe command for {new.version}:\n\n  {corrected}\n")
     if defaults:
         click.echo(f"Defaults that the command leaves to vLLM and that change from {old.version} to {new.version}:")
         for name, (before, after) in defaults.items():
-            click.echo(wrapped("", f"{name}: {before} -> {after}"))
+            click.echo(wrapped("", f"{name}: {before} -> {after}", 4))
     verdict = f"{len(breaks)} things break" if len(breaks) != 1 else "1 thing breaks"
     click.echo(f"\nFrom {old.version} to {new.version}: {verdict if breaks else 'nothing of this launch breaks'}.")
 
@@ -126,11 +126,11 @@ def _print(old: Release, new: Release, changed: Difference, format_name: str) ->
         click.echo(change.kind)
         for sign, names in (("gone", change.gone), ("new", change.new)):
             if names:
-                click.echo(wrapped(sign, ", ".join(names)))
+                click.echo(wrapped(sign, ", ".join(names), 8))
     for title, values in (("requirements", changed.pins), ("defaults", changed.defaults)):
         click.echo(title)
         for name, (before, after) in values.items():
-            click.echo(wrapped("", f"{name}: {before or '-'} -> {after or '-'}"))
+            click.echo(wrapped("", f"{name}: {before or '-'} -> {after or '-'}", 4))
 
 
 def _pairs(values: Any) -> dict[str, dict[str, str | None]]:

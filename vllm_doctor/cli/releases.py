@@ -98,13 +98,15 @@ def _show_one(release: Release, format_name: str) -> None:
         click.echo(wrapped(name, text or "-"))
 
 
-def wrapped(name: str, text: str) -> str:
-    """A row: a name, and text that is broken under itself to the width of the terminal."""
+def wrapped(name: str, text: str, column: int = 20) -> str:
+    """A row: a name, and text from `column` on that is broken under itself to the width of the terminal."""
     import shutil
     import textwrap
 
     width = max(50, shutil.get_terminal_size((100, 24)).columns)
-    return textwrap.fill(text, width, initial_indent=f"  {name:18}", subsequent_indent=" " * 20, break_on_hyphens=False)
+    return textwrap.fill(
+        text, width, initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column, break_on_hyphens=False
+    )
 
 
 def document(release: Release) -> dict[str, Any]:
