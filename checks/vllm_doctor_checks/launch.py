@@ -10,6 +10,7 @@ from vllm_doctor.facts import Launch, LaunchForm, Model
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
 from vllm_doctor.launch import argv
+from vllm_doctor.launch.arity import Arity, arity
 from vllm_doctor.launch.docker import is_official
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Release
@@ -54,6 +55,8 @@ def launch_form(snapshot: Snapshot) -> Iterator[Finding]:
         yield _repeated_program(launch)
     elif launch.words:
         yield _stray_words(launch)
+    if launch.model is None and launch.config_file is None:
+        yield _no_model(launch)
     for problem in launch.problems:
         if not problem.startswith(("--config:", "--env-file:")):
             yield error("bad-flag", problem, evidence=(f"in: {launch.given[:300]}",), fixes=_problem_fixes(problem))
@@ -78,6 +81,22 @@ def _demo_server(launch: Launch) -> Finding:
         "vllm.entrypoints.api_server is the old demo server: it is not OpenAI-compatible and has no /v1",
         evidence=(" ".join(launch.program), "the OpenAI-compatible server is `vllm serve`"),
         fixes=(Fix(title="start the server with `vllm serve`", command=command),),
+    )
+
+
+def _no_model(launch: Launch) -> Finding:
+    """A flag with several values takes every word up to the next flag, a model that comes after it too."""
+    lists = [f for f in launch.flags if len(f.values) > 1 and arity(f.name) is Arity.MANY and f.source == "command"]
+    if lists:
+        last = lists[-1]
+        title = f"no model is named: {last.spelled} has taken {last.values[-1]!r} for one of its values"
+        fix = Fix(title="write the model as the first word after `serve`")
+        return error("bad-flag", title, evidence=(f"{last.spelled} {' '.join(last.values)}",), fixes=(fix,))
+    return warning(
+        "bad-flag",
+        "no model is named: vLLM serves its small default model",
+        evidence=(f"in: {launch.given[:300]}", "the default is opt-125m to 0.9.2, Qwen3-0.6B from 0.10.0"),
+        fixes=(Fix(title="write the model as the first word after `serve`"),),
     )
 
 

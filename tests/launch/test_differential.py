@@ -36,6 +36,7 @@ LATER = (
     "cannot be read",
     "--speculative-config needs a JSON object",
     "must end in .yaml",
+    "no model is named",
 )
 WORDS = {
     "int": ("8", "0", "-1", "4k", "1_000", "1.5", "0x10", "eight", "None", "8 "),
@@ -60,7 +61,7 @@ def spelled(chance: random.Random, flag: Flag) -> str:
     match chance.randrange(12):
         case 0:
             return "--" + name.lstrip("-").replace("-", "_")
-        case 1:
+        case 1 if name.startswith("--"):
             return name[: chance.randrange(min(3, len(name)), len(name) + 1)]
         case 2:
             place = chance.randrange(2, len(name) + 1)

@@ -216,6 +216,9 @@ def _read_arguments(given: Sequence[str], folder: Path | None, *, local: bool) -
     flags, problems = typed.flags, typed.problems
     if config is not None and not local:
         problems = (*problems, f"--config: {config} is a file inside the container and was not read")
+    elif config is not None and "--config" not in given:
+        # vLLM looks for the word `--config` itself (`parse_args`, 0.6.0 to 0.33.0).
+        problems = (*problems, f"--config: {config} is ignored: vLLM reads it only as two words, --config {config}")
     elif config is not None and "$" not in config:
         file = config_file.read(config, folder)
         extra = arguments.read(file.words, source=config)
