@@ -22,6 +22,9 @@ Progress = Callable[[str, str], None]
 # What --deep adds to the limit of the environment's probe: each of its imports has a limit of its own (two minutes).
 DEEP_SECONDS = 900.0
 
+# What `vllm serve` listens on unless `--port` says otherwise (vllm/entrypoints/openai/cli_args.py).
+DEFAULT_PORT = 8000
+
 # Where vllm's images keep the hub cache: the home of root.
 CONTAINER_HUB_HOME = "/root/.cache/huggingface"
 
@@ -123,11 +126,14 @@ def _environment(request: Request, launch: Launch | None) -> Environment | Unkno
 def _servers(request: Request, launch: Launch | None) -> Servers:
     from vllm_doctor.probes.servers import probe_servers
 
-    port = None if launch is None else launch.number("--port")
+    timeout_seconds = min(5.0, request.timeout_seconds / 2)
+    if launch is None:
+        return probe_servers(request.url, timeout_seconds=timeout_seconds)
     return probe_servers(
         request.url,
-        ports=() if launch is None else (port or 8000,),
-        timeout_seconds=min(5.0, request.timeout_seconds / 2),
+        ports=(launch.number("--port") or DEFAULT_PORT,),
+        address=launch.value("--host") if launch.docker is None else None,
+        timeout_seconds=timeout_seconds,
     )
 
 
