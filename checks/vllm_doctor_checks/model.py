@@ -31,15 +31,15 @@ def model_found(snapshot: Snapshot) -> Iterator[Finding]:
     model = model_of(snapshot)
     if model.source is not ModelSource.NOWHERE:
         return
-    problems = [p for p in model.problems if p.kind in FINDERS]
-    for problem in problems[:1]:
-        yield FINDERS[problem.kind](model, problem)
-    if problems:
-        return
-    if (finding := _never_an_id(model)) is not None:
+    answers = [p for p in model.problems if p.kind in FINDERS]
+    nobody_said = not answers or answers[0].kind in ("unreachable", "not-cached")
+    finding = _never_an_id(model) if nobody_said else None
+    if finding is not None and (not answers or model.hub_endpoint is None):
         yield finding
-        return
-    known(model.config)
+    elif answers:
+        yield FINDERS[answers[0].kind](model, answers[0])
+    else:
+        known(model.config)
 
 
 def _never_an_id(model: Model) -> Finding | None:
