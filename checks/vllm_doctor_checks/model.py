@@ -16,6 +16,8 @@ FOLDER_WORDS = RESERVED | {"model", "checkpoints", "checkpoint", "ckpt", "weight
 ABSENT = ("missing", "index-names-missing-file", "index-names-missing-tensor")
 # The name under which the probe records that no weight file is there.
 NO_WEIGHTS = "*.safetensors"
+# How the names of problems with the folder of `--tokenizer` begin.
+TOKENIZER_FLAG = "--tokenizer "
 DOWNLOAD = "download the files again"
 
 
@@ -31,7 +33,7 @@ def model_found(snapshot: Snapshot) -> Iterator[Finding]:
     model = model_of(snapshot)
     if model.source is not ModelSource.NOWHERE:
         return
-    answers = [p for p in model.problems if p.kind in FINDERS]
+    answers = [p for p in model.problems if p.kind in FINDERS and not p.file.startswith(TOKENIZER_FLAG)]
     nobody_said = not answers or answers[0].kind in ("unreachable", "not-cached")
     finding = _never_an_id(model) if nobody_said else None
     if finding is not None and (not answers or model.hub_endpoint is None):
@@ -76,6 +78,8 @@ def _instead(names: tuple[str, ...]) -> tuple[Fix, ...]:
 def _not_found(model: Model, problem: ModelProblem) -> Finding:
     is_path = problem.detail.startswith("no such folder")
     title = f"no such model folder: {model.given}" if is_path else f"the hub has no model {model.given}"
+    if "no revision" in problem.detail:
+        title = f"{model.given} has no revision {model.revision}"
     if is_path:
         hint = Fix(title="write the path as it is on this machine (in a container: as the container sees it)")
     else:
@@ -206,8 +210,10 @@ def _counts(problem: ModelProblem, model: Model, launch: Launch | None) -> bool:
     """Whether the problem stops the start: not where the file is fetched anew, or where the launch does without it."""
     if problem.kind in ABSENT and downloads_missing(model):
         return False
-    if problem.kind in ("incomplete-download",) or problem.file == "generation_config.json":
+    if problem.kind == "incomplete-download" or problem.file == "generation_config.json":
         return False
+    if problem.file.startswith(TOKENIZER_FLAG):
+        return False  # the check on the tokenizer speaks of it
     if launch is None:
         return True
     if problem.file in model.tokenizer_files:
@@ -289,7 +295,7 @@ def _only_gguf(model: Model, launch: Launch | None) -> Iterator[Finding]:
 
 @check("tokenizer-files", causes=("tokenizer-broken",), needs=("model",))
 def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
-    """The model has no tokenizer files.
+    """The model has no tokenizer files, or `--tokenizer` names a folder without them.
 
     Why: vLLM loads the tokenizer from the model's folder unless `--tokenizer` names another place. Folders that a
     training script saved often lack it: `model.save_pretrained` does not write the tokenizer.
@@ -301,8 +307,11 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
     if model.source is ModelSource.NOWHERE or model.is_lora_adapter:
         known(model.config)
         raise NotApplicable("there is no model whose tokenizer could be looked at")
-    if launch is not None and (launch.has("--tokenizer") or launch.has("--skip-tokenizer-init")):
-        raise NotApplicable("the launch takes its tokenizer elsewhere, or none")
+    if launch is not None and launch.has("--skip-tokenizer-init"):
+        raise NotApplicable("the launch takes no tokenizer")
+    if launch is not None and launch.has("--tokenizer"):
+        yield from _named_tokenizer(model)
+        return
     if model.given.endswith(".gguf"):
         raise NotApplicable("a GGUF file holds its tokenizer itself")
     if any(p.file == "config.json" and p.kind == "missing" for p in model.problems):
@@ -322,3 +331,16 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
             Fix(title="or name the base model with `--tokenizer`"),
         ),
     )
+
+
+def _named_tokenizer(model: Model) -> Iterator[Finding]:
+    for problem in [p for p in model.problems if p.file.startswith(TOKENIZER_FLAG)][:1]:
+        yield error(
+            "tokenizer-broken",
+            f"{problem.file}: {'no such folder' if problem.kind == 'not-found' else 'no whole tokenizer'}",
+            evidence=(problem.detail,),
+            fixes=(
+                Fix(title="drop --tokenizer: the model has its own", launch=LaunchEdit(unset=("--tokenizer",))),
+                Fix(title="or name a folder with tokenizer.json and tokenizer_config.json, or an id of the hub"),
+            ),
+        )

@@ -280,3 +280,21 @@ def test_what_cannot_be_read_is_no_missing_file(tmp_path: Path) -> None:
     folder = folders.llama(tmp_path / "m")
     (folder / "model.safetensors").chmod(0)
     assert problems(probe_model(str(folder))) == [("unreadable", "model.safetensors")]
+
+
+def test_the_tokenizer_that_the_launch_names(tmp_path: Path) -> None:
+    from vllm_doctor.launch.parse import parse_line
+
+    def named(word: str) -> list[tuple[str, str]]:
+        launch = parse_line(f"vllm serve {folder} --tokenizer {word}")
+        return problems(probe_model(str(folder), launch=launch, folder=tmp_path))
+
+    folder = folders.llama(tmp_path / "m")
+    other = folders.llama(tmp_path / "other")
+    assert named("other") == named("acme/llama") == []
+    (other / "tokenizer.json").write_bytes(folders.POINTER)
+    assert named("other") == [("lfs-pointer", "--tokenizer other")]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (other / name).unlink()
+    assert named("other") == [("missing", "--tokenizer other")]
+    assert named("./nope") == [("not-found", "--tokenizer ./nope")]

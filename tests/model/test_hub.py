@@ -200,3 +200,24 @@ def test_offline_asks_nobody(tmp_path: Path) -> None:
         assert [p.kind for p in model.problems] == ["not-cached"]
         silent = probe_model("acme/llama", offline=True, variables={"HF_ENDPOINT": url(hub), "HF_HOME": str(tmp_path)})
     assert (silent.problems, hub.asked) == ((), [])
+
+
+def test_the_proxy_of_the_launch(tmp_path: Path) -> None:
+    folders.llama(tmp_path / "hub" / "acme" / "llama")
+    with serving(Hub(tmp_path / "hub")) as hub:
+        dead = ask(url(hub), tmp_path / "home", HTTP_PROXY="http://127.0.0.1:9")
+        assert [p.kind for p in dead.problems] == ["unreachable"]
+        excepted = ask(url(hub), tmp_path / "home", HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="localhost,127.0.0.1")
+        assert excepted.source is ModelSource.HUB
+        assert [p.kind for p in ask(url(hub), tmp_path / "home", http_proxy="no proxy").problems] == ["unreachable"]
+
+
+def test_certificates_that_are_not_there(tmp_path: Path) -> None:
+    model = ask("https://127.0.0.1:9", tmp_path, SSL_CERT_FILE=str(tmp_path / "nope.pem"))
+    assert [p.kind for p in model.problems] == ["unreachable"]
+
+
+def test_modelscope_is_not_the_hub(tmp_path: Path) -> None:
+    with serving(Hub(tmp_path)) as hub:
+        model = ask(url(hub), tmp_path / "home", VLLM_USE_MODELSCOPE="True")
+        assert (model.problems, hub.asked) == ((), [])
