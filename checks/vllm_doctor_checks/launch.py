@@ -202,7 +202,7 @@ def _rank(launch: Launch, release: Release) -> Iterator[Finding]:
     """The rank must be one of the release's list; it is what buffers are made for, so the next larger one will do."""
     flag, value = release.flags.get("--max-lora-rank"), launch.value("--max-lora-rank")
     choices = flag.choices if flag is not None else None
-    if not choices or value is None or is_placeholder(value) or value in choices:
+    if not choices or value is None or is_placeholder(value) or value.strip() in choices:
         return
     asked = integer(value)
     fits = next((c for c in choices if asked is not None and int(c) >= asked > 0), None)

@@ -35,6 +35,7 @@ LATER = (
     "is a switch and takes no value",
     "cannot be read",
     "--speculative-config needs a JSON object",
+    "--diffusion-config needs a JSON object",
     "must end in .yaml",
     "no model is named",
 )
@@ -85,11 +86,15 @@ def words(chance: random.Random, flag: Flag) -> list[str]:
     if flag.default is None or flag.default.startswith("<"):
         # Whether the field is optional is not in the data: the doctor says nothing of `None` there.
         values = tuple(v for v in values if v != "None")
+    if "." in name:
+        # A dotted key takes the next word whatever it is, an option too: the doctor says that a value is missing.
+        return [name, chance.choice(values)]
     if not values or chance.random() < (0.85 if flag.nargs == "0" else 0.05):
         return [name]
     value = chance.choice(values) if flag.nargs != "0" else chance.choice(("1", "x"))
     match chance.randrange(8):
-        case 0 | 1:
+        case 0 | 1 if " " not in value:
+            # An unknown option with a blank in its value is a positional word to argparse, a flag to the doctor.
             return [f"{name}={value}"]
         case 2 if flag.nargs == "+":
             return [name, value, chance.choice(values)]
