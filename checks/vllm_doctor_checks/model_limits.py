@@ -101,6 +101,8 @@ def _no_kernel(text: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Finding]
     rank, rope = text.get("kv_lora_rank"), text.get("qk_rope_head_dim")
     if not isinstance(rank, int) or not isinstance(rope, int) or rank + rope == CPU_MLA_SIZE:
         return
+    if (setting(snapshot, "VLLM_MLA_DISABLE") or "0").strip() not in ("0", ""):
+        return
     if not is_at_least(release := planned_release(snapshot), "0.28.0"):
         return
     yield error(
@@ -111,7 +113,11 @@ def _no_kernel(text: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Finding]
             f"vLLM {release.version} for CPU: the server comes up and dies at the first request",
         ),
         fixes=(
-            Fix(title="compute attention without the latent cache", launch=LaunchEdit(env={"VLLM_MLA_DISABLE": "1"})),
+            Fix(
+                title="compute attention without the latent cache",
+                launch=LaunchEdit(env={"VLLM_MLA_DISABLE": "1"}),
+                automatic=True,
+            ),
             Fix(title="or serve the model on a GPU"),
         ),
     )
