@@ -79,7 +79,9 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
         if "." in use.name:
             yield from flag_json.judge_dotted(use, release)
         elif flag.nargs == "0":
-            yield from _switch(use)
+            # With `=` the parser has complained already, which launch-form reports.
+            complained = any(p.startswith(f"{use.spelled} takes no value") for p in snapshot.launch.problems)
+            yield from () if complained else _switch(use)
         else:
             yield from _valued(snapshot, use, flag, release)
     yield from _host(snapshot.launch.uses("--host")[-1:])

@@ -140,13 +140,26 @@ def _stray_words(launch: Launch) -> Finding:
     if guess:
         evidence.append(f"{launch.words[0]!r} looks like the flag {guess} without its dashes")
     evidence.append("a value with blanks must stand in quotes; a switch takes no value")
-    fix = Fix(title=f"drop {shown}", launch=LaunchEdit(drop_words=launch.words), automatic=guess is None)
+    fix = Fix(title=f"drop {shown}", launch=LaunchEdit(drop_words=launch.words), automatic=True)
+    if guess:
+        fix = _with_dashes(launch.words, guess)
     return error("flag-conflict" if named else "bad-flag", title, evidence=tuple(evidence), fixes=(fix,))
 
 
 def _missing_dashes(words: tuple[str, ...]) -> str | None:
     name = "--" + words[0].lstrip("-\u2013\u2014").partition("=")[0].replace("_", "-")
     return next((f for f in options_of("0.32.0").flags if f == name), None)
+
+
+def _with_dashes(words: tuple[str, ...], flag: str) -> Fix:
+    """`–max-model-len 4096`, with the dash of a word processor, and `max-model-len=4096`."""
+    _, equals, attached = words[0].partition("=")
+    count = arity(flag)
+    value = attached if equals else words[1] if count is Arity.ONE and len(words) > 1 else None
+    used = words[: 1 if equals or count is not Arity.ONE else 2]
+    fits = (value is None) == (count is Arity.NONE)
+    edit = LaunchEdit(drop_words=used, set={flag: value}) if fits else None
+    return Fix(title=f"write {flag} with two plain hyphens", launch=edit, automatic=fits)
 
 
 def _problem_fixes(problem: str) -> tuple[Fix, ...]:
