@@ -7,7 +7,7 @@ from vllm_doctor.check import NotApplicable, NotKnown, check
 from vllm_doctor.facts import Environment, Shadow, VllmBuild
 from vllm_doctor.finding import Confidence, Finding, Fix, error, info, warning
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import installers, requirements
+from vllm_doctor_checks import installers, requirements, resolving
 
 
 @check("vllm-installed", causes=("broken-install",), needs=("environment",))
@@ -35,10 +35,18 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
             f"{len(environment.distributions)} distributions are installed there, none of them brings `vllm`",
         ),
         fixes=(
-            installers.repair(environment, "Install vLLM into this environment", "vllm"),
+            _install_vllm(snapshot, environment),
             Fix(title="Or name the interpreter of the environment that has vLLM: --python PATH"),
         ),
     )
+
+
+def _install_vllm(snapshot: Snapshot, environment: Environment) -> Fix:
+    found = resolving.newest(snapshot)
+    if found is None:
+        return Fix(title="Install vLLM elsewhere: no release runs on this driver, these GPUs, this Python and C library")
+    title = f"Install vLLM {found.version}, the newest release that runs on this host and Python, into this environment"
+    return installers.repair(environment, title, f"vllm=={found.version}")
 
 
 @check("vllm-metadata", causes=("broken-install",), needs=("environment",))
