@@ -152,7 +152,7 @@ def _missing_dashes(words: tuple[str, ...]) -> str | None:
 
 
 def _with_dashes(words: tuple[str, ...], flag: str) -> Fix:
-    """`–max-model-len 4096`, with the dash of a word processor, and `max-model-len=4096`."""
+    """`max-model-len=4096`, and the flag with the long dash of a word processor."""
     _, equals, attached = words[0].partition("=")
     count = arity(flag)
     value = attached if equals else words[1] if count is Arity.ONE and len(words) > 1 else None
