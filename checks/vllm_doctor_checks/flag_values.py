@@ -71,7 +71,7 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
     assert snapshot.launch is not None
     yield from _config_file(snapshot.launch.problems)
     release = planned_release(snapshot)
-    options = options_of(release.version)
+    options = options_of(release)
     for use in snapshot.launch.flags:
         flag = options.flag(use.spelled)
         if flag is None or any(is_placeholder(value) for value in use.values):

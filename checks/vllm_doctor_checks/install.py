@@ -44,7 +44,9 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
 def _install_vllm(snapshot: Snapshot, environment: Environment) -> Fix:
     found = resolving.newest(snapshot)
     if found is None:
-        return Fix(title="Install vLLM elsewhere: no release runs on this driver, these GPUs, this Python and C library")
+        return Fix(
+            title="Install vLLM elsewhere: no release runs on this driver, these GPUs, this Python and C library"
+        )
     title = f"Install vLLM {found.version}, the newest release that runs on this host and Python, into this environment"
     return installers.repair(environment, title, f"vllm=={found.version}")
 

@@ -21,8 +21,8 @@ from vllm_doctor_checks.flag_names import unknown_flag
 from vllm_doctor_checks.flag_values import flag_value
 from vllm_doctor_checks.launching import (
     is_placeholder,
+    newest_release,
     numbers,
-    options_of,
     planned_release,
     plugin,
     switched,
@@ -148,7 +148,7 @@ def _stray_words(launch: Launch) -> Finding:
 
 def _missing_dashes(words: tuple[str, ...]) -> str | None:
     name = "--" + words[0].lstrip("-\u2013\u2014").partition("=")[0].replace("_", "-")
-    return next((f for f in options_of("0.32.0").flags if f == name), None)
+    return next((f for f in newest_release().flags if f == name), None)
 
 
 def _with_dashes(words: tuple[str, ...], flag: str) -> Fix:

@@ -47,7 +47,8 @@ def model_found(snapshot: Snapshot) -> Iterator[Finding]:
 def _never_an_id(model: Model) -> Finding | None:
     """A name that huggingface.co cannot have, though nobody asked it."""
     first, slash, _ = model.given.partition("/")
-    named = [s for s in model.suggestions if s.rpartition("/")[2].lower() == model.given.lower()]
+    # The most similar first; the hub's few ids without an organisation (gpt2, bert-base-uncased, ...) have none.
+    named = model.suggestions
     report = error if model.hub_endpoint is None else warning
     if slash and first in RESERVED:
         return report(
@@ -66,7 +67,7 @@ def _never_an_id(model: Model) -> Finding | None:
             "model-not-found",
             f"{model.given} lacks its organisation: {named[0]}",
             evidence=(f"{model.given} is neither a folder here nor the id of a repository", f"known: {named[0]}"),
-            fixes=_instead(tuple(named)),
+            fixes=_instead(named),
         )
     return None
 
@@ -293,7 +294,7 @@ def _only_gguf(model: Model, launch: Launch | None) -> Iterator[Finding]:
         )
 
 
-@check("tokenizer-files", causes=("tokenizer-broken",), needs=("model",))
+@check("tokenizer-files", causes=("model-files-incomplete", "tokenizer-broken"), needs=("model",))
 def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
     """The model has no tokenizer files, or `--tokenizer` names a folder without them.
 
@@ -321,7 +322,7 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
     if downloads_missing(model) or (model.source is ModelSource.HUB and not model.weight_files):
         raise NotKnown("not all files of the model are known: vLLM will download the rest")
     yield error(
-        "tokenizer-broken",
+        "model-files-incomplete",
         "the model has no tokenizer files",
         evidence=(
             f"none of tokenizer.json, tokenizer.model, vocab.json, tekken.json, ... in {model.path or model.given}",

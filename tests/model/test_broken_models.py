@@ -58,7 +58,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda m: (m / "model.safetensors").unlink(), "model-files-incomplete"),
     "pointer": (lambda m: (m / "model.safetensors").write_bytes(folders.POINTER), "model-files-incomplete"),
     "tokenizer pointer": (lambda m: (m / "tokenizer.json").write_bytes(folders.POINTER), "model-files-incomplete"),
-    "no tokenizer": (lambda m: delete(m, "*token*"), "tokenizer-broken"),
+    "no tokenizer": (lambda m: delete(m, "*token*"), "model-files-incomplete"),
     "layer": (lambda m: without(m, ".layers.1."), "model-files-incomplete"),
     "half a layer": (lambda m: without(m, ".layers.1.self_attn"), "model-files-incomplete"),
     "hidden size": (lambda m: folders.llama(m, hidden_size=24), "model-files-incomplete"),
