@@ -26,6 +26,11 @@ from vllm_doctor.launch.program import (
 MAXIMUM_WORDS = 4096
 MAXIMUM_SHELLS = 3
 
+# huggingface_hub 1.0.0 (release notes): `huggingface-cli` became `hf`; `local_dir_use_symlinks` is ignored since 0.23.
+_DOWNLOAD_HINT = (
+    "`huggingface-cli` is retired and --local-dir-use-symlinks is gone: hf download MODEL --local-dir DIR; "
+    "then give the command that serves it: vllm serve DIR ..."
+)
 _HINT = "give the command as you type it: vllm serve MODEL ..., docker run ... vllm/vllm-openai ..."
 
 
@@ -98,6 +103,8 @@ def _parse(words: list[str], folder: Path | None, shells: int) -> Launch:
 def _refusal(words: list[str]) -> tuple[str, str]:
     if not words:
         return "no launch command was given", _HINT
+    if words[0].rsplit("/", 1)[-1] in ("huggingface-cli", "hf"):
+        return f"{redact.line(shlex.join(words), 80)!r} downloads a model and starts no vLLM server", _DOWNLOAD_HINT
     if "vllm" in [w.rsplit("/", 1)[-1] for w in words]:
         return "`vllm` is not followed by `serve`: this starts no server", "write: vllm serve MODEL ..."
     return f"{redact.line(shlex.join(words), 80)!r} starts no vLLM server", _HINT
