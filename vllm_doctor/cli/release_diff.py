@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from vllm_doctor import correct, diagnose, registry
-from vllm_doctor.cli.releases import as_json, wrapped
+from vllm_doctor.cli.rows import as_json, wrapped
 from vllm_doctor.facts import Environment, Launch, Unknown, VllmBuild
 from vllm_doctor.finding import Finding, Severity
 from vllm_doctor.launch.parse import parse_launch

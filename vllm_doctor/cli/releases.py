@@ -1,11 +1,11 @@
 """`vllm-doctor releases`: what is known of the releases of vLLM, and what a launch loses between two."""
 
-import sys
 from typing import Any
 
 import click
 
 from vllm_doctor import releases
+from vllm_doctor.cli.rows import as_json, wrapped
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.releases import Release
 from vllm_doctor.releases.resolver import Target, Verdict, verdicts
@@ -98,17 +98,6 @@ def _show_one(release: Release, format_name: str) -> None:
         click.echo(wrapped(name, text or "-"))
 
 
-def wrapped(name: str, text: str, column: int = 20) -> str:
-    """A row: a name, and text from `column` on that is broken under itself to the width of the terminal."""
-    import shutil
-    import textwrap
-
-    width = max(50, shutil.get_terminal_size((100, 24)).columns)
-    return textwrap.fill(
-        text, width, initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column, break_on_hyphens=False
-    )
-
-
 def document(release: Release) -> dict[str, Any]:
     """The public JSON of one release (`vllm-doctor/release/1`)."""
     return {
@@ -157,10 +146,3 @@ def _show_all(target: Target, format_name: str) -> None:
 def _row(verdict: Verdict) -> dict[str, Any]:
     release = verdict.release
     return {"release": release.version, "date": release.date, "obstacles": list(verdict.obstacles)}
-
-
-def as_json(value: object) -> str:
-    """The value as JSON, in ASCII where the output is not in a Unicode encoding."""
-    import json
-
-    return json.dumps(value, indent=2, ensure_ascii=not str(sys.stdout.encoding).lower().startswith("utf"))
