@@ -7,7 +7,7 @@ from vllm_doctor.check import NotApplicable, NotKnown, check
 from vllm_doctor.facts import Environment, Shadow, VllmBuild
 from vllm_doctor.finding import Confidence, Finding, Fix, error, info, warning
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import installers, requirements, resolving
+from vllm_doctor_checks import installers, requirements, resolving, startup
 
 
 @check("vllm-installed", causes=("broken-install",), needs=("environment",))
@@ -15,12 +15,16 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
     """vLLM is not installed in the Python environment that the launch runs in.
 
     Why: the launch starts `vllm` with this interpreter, and no package `vllm` can be imported there. Often another
-    environment was meant: the doctor says by what it chose this one.
+    environment was meant: the doctor says by what it chose this one. A virtual environment whose base Python was
+    upgraded under it looks empty too: its packages lie in the folder of the old version, and its `vllm` command fails.
     Fix: install vLLM into it, or name the environment that has it with `--python PATH`. Without a launch command, and
     for a container, whose image brings its own environment, this is no fault and the check is skipped.
     """
     environment = requirements.examined(snapshot)
     if environment.vllm is not None or environment.distribution("vllm") is not None:
+        return
+    if environment.other_site_packages and "vllm" in environment.commands:
+        yield _other_python(environment)
         return
     if snapshot.launch is None:
         raise NotApplicable(f"vLLM is not installed in the environment of {environment.python}, and no launch needs it")
@@ -37,6 +41,27 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
         fixes=(
             _install_vllm(snapshot, environment),
             Fix(title="Or name the interpreter of the environment that has vLLM: --python PATH"),
+        ),
+    )
+
+
+def _other_python(environment: Environment) -> Finding:
+    """`python3 -m venv` links to the base Python: its next minor version takes the link and another folder."""
+    folder = environment.other_site_packages[0]
+    old = PurePath(folder).parent.name.removeprefix("python")
+    return error(
+        "broken-install",
+        f"This environment was made for Python {old}, and its interpreter is Python {environment.python_version} now",
+        evidence=(
+            f"its packages lie in {folder}, which Python {environment.python_version} does not look into",
+            f"{environment.commands['vllm']} is there, and ends with: No module named 'vllm'",
+            f"{environment.python} is a link to a Python that was upgraded under it",
+        ),
+        fixes=(
+            Fix(
+                title="Make the environment anew and install into it what it held",
+                command=("uv", "venv", "--clear", "--python", old, environment.prefix),
+            ),
         ),
     )
 
@@ -119,11 +144,12 @@ def _local(build: VllmBuild) -> str:
 
 @check("shadowed-package", causes=("broken-install",), needs=("environment",))
 def shadowed_package(snapshot: Snapshot) -> Iterator[Finding]:
-    """A local file or folder is imported in place of vLLM, torch or a library they need.
+    """A local file or folder is imported in place of vLLM, torch, a library they need or a module of Python's own.
 
     Why: Python searches PYTHONPATH first, and the current folder first with `python -m`. A folder `vllm/` or a file
-    `torch.py` there wins over the installed package. `vllm serve` itself does not search the current folder, but it
-    inspects the model's class with `python -m vllm.model_executor.models.registry`, which does.
+    `torch.py` there wins over the installed package, a `random.py` over Python's own module. `vllm serve` itself does
+    not search the current folder, but it inspects the model's class with `python -m
+    vllm.model_executor.models.registry`, which does.
     Fix: rename the file or folder, start from another folder, or unset PYTHONPATH.
     """
     environment = requirements.examined(snapshot)
@@ -132,15 +158,21 @@ def shadowed_package(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _shadowed(snapshot: Snapshot, environment: Environment, shadow: Shadow) -> Iterator[Finding]:
+    of_python = shadow.over == STANDARD_LIBRARY
+    if of_python and shadow.name not in startup.STANDARD_MODULES:
+        return
+    if shadow.over is None and shadow.name not in ("vllm", "torch"):
+        return
+    what = f"Python's own module {shadow.name}" if of_python else f"the package {shadow.name}"
     loses = f"{shadow.over} is not imported" if shadow.over else "no installed package of that name is under it"
+    if of_python:
+        loses = "vLLM and the libraries it imports use that module when they start"
     evidence = (f"`import {shadow.name}` takes {shadow.path}", loses)
-    title = f"{shadow.path} is imported in place of the package {shadow.name}"
+    title = f"{shadow.path} is imported in place of {what}"
     fixes = (
         Fix(title=f"Rename it, or start from another folder: {shadow.path}"),
         Fix(title="Or unset PYTHONPATH, if that is what puts this folder first", command=("unset", "PYTHONPATH")),
     )
-    if shadow.over is None and shadow.name not in ("vllm", "torch"):
-        return
     if str(PurePath(shadow.path).parent) in environment.search_path or _runs_module(snapshot):
         yield error("broken-install", title, evidence=evidence, fixes=fixes)
     elif snapshot.launch is not None:
@@ -152,6 +184,10 @@ def _shadowed(snapshot: Snapshot, environment: Environment, shadow: Shadow) -> I
             evidence=(*evidence, "it counts for `python -m vllm...` run from here"),
             fixes=fixes,
         )
+
+
+# Shadow.over of a file in front of a module that Python itself brings.
+STANDARD_LIBRARY = "standard library"
 
 
 def _runs_module(snapshot: Snapshot) -> bool:

@@ -5,9 +5,9 @@ from pathlib import PurePath
 
 from vllm_doctor.check import NotApplicable, NotKnown, check
 from vllm_doctor.facts import Distribution, Environment, Extension, Unknown, VllmBuild
-from vllm_doctor.finding import Finding, Fix, error, info, warning
+from vllm_doctor.finding import Finding, Fix, error, warning
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import installers, requirements, startup, symbols
+from vllm_doctor_checks import damaged, installers, requirements, startup, symbols
 from vllm_doctor_checks.breakages import TRANSFORMERS_COMPARES
 
 # What an installation may lack without harm: images are often slimmed by deleting these.
@@ -24,23 +24,29 @@ def vllm_files(snapshot: Snapshot) -> Iterator[Finding]:
     """Files of vLLM, or of a library that it imports at start, are missing: the installation is only partly there.
 
     Why: a compiled module (`vllm/_C*.so`), a source file or a whole package that the installation's own list of files
-    (RECORD) names is not on disk, or two versions of one distribution lie over each other. This is what an interrupted
-    `pip install`, a full disk, a cleaned image layer or a hand-deleted folder leaves.
+    (RECORD) names is not on disk, a compiled module is cut short or empty, or two versions of one distribution lie over
+    each other. This is what an interrupted `pip install`, a full disk, a cleaned image layer or a hand-deleted folder
+    leaves.
     Fix: install the same version again without moving anything else.
     """
     environment, build = _vllm_or_remains(snapshot)
+    found = tuple(_faults(environment, build))
+    yield from found or tuple(damaged.leftovers(environment))
+    if not environment.complete:
+        raise NotKnown("the environment was not read to its end")
+
+
+def _faults(environment: Environment, build: VllmBuild | None) -> Iterator[Finding]:
     yield from _package_gone(environment)
     if build is not None:
         yield from _compiled_modules(environment, build)
+        yield from damaged.modules(environment)
         yield from _system_libraries(environment)
         yield from _disagreeing_versions(environment, build)
     if any(d.missing or d.version is None for d in environment.distributions):
         for distribution in _reached(environment):
             yield from _missing_files(environment, build, distribution)
     yield from _twice(environment)
-    yield from _leftovers(environment)
-    if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
 
 
 def _vllm_or_remains(snapshot: Snapshot) -> tuple[Environment, VllmBuild | None]:
@@ -60,6 +66,7 @@ def _package_gone(environment: Environment) -> Iterator[Finding]:
         evidence=(
             f"{there.location} holds the metadata of vllm {there.version or '(no version)'}",
             "no package `vllm` can be imported in this environment",
+            *damaged.remains_of(environment, there),
         ),
         fixes=(installers.again(environment, there),),
     )
@@ -201,6 +208,7 @@ def _missing_files(environment: Environment, build: VllmBuild | None, distributi
     evidence = (
         f"{distribution.missing_count} of the files that its RECORD lists are not in {distribution.location}",
         "for example: " + ", ".join(code[:3]),
+        *damaged.remains_of(environment, distribution),
     )
     title = f"{distribution.name} {distribution.version or ''} is only partly installed: files are missing".replace(
         "  ", " "
@@ -246,18 +254,7 @@ def _no_version(environment: Environment, build: VllmBuild | None, distribution:
             "transformers compares this version when it is imported, and fails on none"
             if compared
             else "whatever asks for its version gets none",
+            *damaged.remains_of(environment, distribution),
         ),
         fixes=(installers.again(environment, distribution),),
     )
-
-
-def _leftovers(environment: Environment) -> Iterator[Finding]:
-    """Folders like `~orch`: an install of vLLM or torch that was cut short (pip, `AdjacentTempDirectory`)."""
-    cut_short = [n for n in environment.leftovers if PurePath(n).name.lower().lstrip("~-").startswith(("orch", "llm"))]
-    if cut_short:
-        yield info(
-            "broken-install",
-            "An interrupted pip left pieces of vLLM or torch behind",
-            evidence=(f"in this environment: {', '.join(cut_short[:4])}", "pip writes such names while it replaces"),
-            fixes=(Fix(title="Remove them when everything else is in order", command=("rm", "-r", *cut_short[:4])),),
-        )
