@@ -29,11 +29,11 @@ def host_address(snapshot: Snapshot) -> Iterator[Finding]:
         return
     yield error(
         "bad-flag",
-        f"this host cannot listen on --host {address}",
+        f"This host cannot listen on --host {address}",
         evidence=(f"--host {address}", f"binding to it here: {servers.bind_problem}"),
         fixes=(
             Fix(
-                title="listen on every address of this host",
+                title="Listen on every address of this host",
                 launch=LaunchEdit(set={"--host": "0.0.0.0"}),  # noqa: S104 - offered, never bound to
                 automatic=True,
             ),
@@ -89,5 +89,46 @@ def _finding(name: str, value: str, absent: str, present: tuple[str, ...]) -> Fi
         "nccl-failure",
         f"{name} names the interface {absent}, which this host does not have",
         evidence=(f"{name}={value}", f"interfaces here: {', '.join(present)}"),
-        fixes=(Fix(title=f"unset {name}", launch=LaunchEdit(env={name: None}), automatic=True),),
+        fixes=(Fix(title=f"Unset {name}", launch=LaunchEdit(env={name: None}), automatic=True),),
+    )
+
+
+# What NCCL pins for one connection is some MiB; NVIDIA's own containers and the MPI guides ask for no limit at all.
+LOCKED_BYTES_AT_LEAST = 2**30
+
+
+@check("locked-memory", causes=("nccl-failure",), needs=("launch", "host"))
+def locked_memory(snapshot: Snapshot) -> Iterator[Finding]:
+    """The limit on locked memory is too small for a launch over several nodes with InfiniBand or RoCE.
+
+    Why: RDMA pins the memory that it sends from. Docker and many systems allow a process to lock 64 KiB to 8 MiB; NCCL
+    then ends with `Call to ibv_reg_mr failed` or `ibv_create_cq failed with error Cannot allocate memory` (NCCL's
+    documentation, "Troubleshooting"). Launches on one node do not use it.
+    Fix: `ulimit -l unlimited` before the start, LimitMEMLOCK=infinity in a systemd unit, `--ulimit memlock=-1` for
+    docker run.
+    """
+    launch, host = snapshot.launch, snapshot.host
+    assert isinstance(launch, Launch) and isinstance(host, Host)
+    if (launch.number("--nnodes") or 1) <= 1 and launch.value("--distributed-executor-backend") != "ray":
+        raise NotApplicable("the launch stays on one node")
+    if not host.infiniband_devices:
+        raise NotApplicable("there is no InfiniBand or RoCE device here")
+    if launch.docker is not None:
+        raise NotApplicable("a container has limits of its own")
+    if snapshot.variables.get("NCCL_IB_DISABLE") == "1":
+        raise NotApplicable("NCCL_IB_DISABLE=1 keeps NCCL from using RDMA")
+    limit = host.memlock_bytes
+    if limit is None or known(limit) >= LOCKED_BYTES_AT_LEAST:
+        return
+    yield warning(
+        "nccl-failure",
+        f"Processes may lock {known(limit) // 1024} KiB of memory, too little for RDMA between nodes",
+        evidence=(f"limit on locked memory: {known(limit) // 1024} KiB", f"RDMA: {', '.join(host.infiniband_devices)}"),
+        fixes=(
+            Fix(title="Lift the limit in the shell that starts vLLM", command=("ulimit", "-l", "unlimited")),
+            Fix(
+                title="Or do without RDMA, slower: set NCCL_IB_DISABLE=1",
+                launch=LaunchEdit(env={"NCCL_IB_DISABLE": "1"}),
+            ),
+        ),
     )

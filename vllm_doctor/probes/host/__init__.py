@@ -59,4 +59,5 @@ def probe_host(variables: Mapping[str, str] | None = None, launch: Launch | None
         library_path=folders,
         environment=environment_variables.relevant(known),
         network_interfaces=network.interfaces(),
+        infiniband_devices=network.infiniband_devices(),
     )

@@ -1,4 +1,4 @@
-"""The names of the network interfaces."""
+"""The names of the network interfaces and of the RDMA devices."""
 
 import os
 
@@ -16,3 +16,11 @@ def interfaces(folder: str = FOLDER) -> tuple[str, ...] | Unknown:
             return tuple(sorted(e.name for e, _ in zip(entries, range(MAXIMUM_INTERFACES), strict=False) if e.is_dir()))
     except OSError as problem:
         return Unknown(f"{folder} cannot be read: {problem.strerror}")
+
+
+def infiniband_devices(folder: str = "/sys/class/infiniband") -> tuple[str, ...]:
+    """The RDMA devices (InfiniBand, RoCE) that the kernel drives, sorted; without such a driver there is no folder."""
+    try:
+        return tuple(sorted(os.listdir(folder))[:MAXIMUM_INTERFACES])
+    except OSError:
+        return ()
