@@ -21,6 +21,7 @@ def interfaces(folder: str = FOLDER) -> tuple[str, ...] | Unknown:
 def infiniband_devices(folder: str = "/sys/class/infiniband") -> tuple[str, ...]:
     """The RDMA devices (InfiniBand, RoCE) that the kernel drives, sorted; without such a driver there is no folder."""
     try:
-        return tuple(sorted(os.listdir(folder))[:MAXIMUM_INTERFACES])
+        with os.scandir(folder) as entries:
+            return tuple(sorted(e.name for e, _ in zip(entries, range(MAXIMUM_INTERFACES), strict=False)))
     except OSError:
         return ()
