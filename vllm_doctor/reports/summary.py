@@ -20,7 +20,8 @@ def _rows(snapshot: Snapshot) -> Iterator[Row]:
     yield "Host", _host(snapshot.host)
     yield "GPUs", _gpus(snapshot)
     yield "vLLM", _vllm(snapshot)
-    if isinstance(snapshot.environment, Environment):
+    in_container = snapshot.launch is not None and snapshot.launch.docker is not None
+    if isinstance(snapshot.environment, Environment) and not in_container:
         yield "Python", _python(snapshot.environment)
     if snapshot.model is not None:
         yield "Model", _model(snapshot.model)
