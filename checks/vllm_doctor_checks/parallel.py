@@ -100,7 +100,7 @@ def _too_many(snapshot: Snapshot, launch: Launch, sizes: Sizes, count: int, vari
     fitting = _fitting(snapshot, count // rest) if rest <= count else None
     if fitting is not None and fitting < sizes.tensor:
         edit = LaunchEdit(set={"--tensor-parallel-size": str(fitting)})
-        fixes.append(Fix(title=f"Use {fitting} GPUs: --tensor-parallel-size {fitting}", launch=edit, automatic=True))
+        fixes.append(Fix(title=f"Lower the tensor parallel size to {fitting}", launch=edit, automatic=True))
     elif count and sizes.pipeline > 1 and sizes.tensor * sizes.data <= count:
         edit = LaunchEdit(unset=("--pipeline-parallel-size",))
         fixes.append(Fix(title="Leave pipeline parallelism out", launch=edit, automatic=True))
