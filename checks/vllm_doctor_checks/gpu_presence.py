@@ -9,7 +9,7 @@ from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import devices, installers
 
 
-@check("gpu-visible", causes=("gpu-not-visible",), needs=("host", "gpus"), platforms=CUDA_ONLY)
+@check("gpu-visible", causes=("gpu-not-visible",), needs=(), platforms=CUDA_ONLY)
 def gpu_visible(snapshot: Snapshot) -> Iterator[Finding]:
     """A CUDA build of vLLM, and no GPU that it could see.
 
@@ -23,13 +23,15 @@ def gpu_visible(snapshot: Snapshot) -> Iterator[Finding]:
     """
     if not _wants_cuda(snapshot):
         raise NotApplicable("no CUDA build of vLLM is installed or launched")
-    host, gpus = known(snapshot.host), snapshot.gpus
-    if (torch := _torch_without_cuda(snapshot)) is not None:
+    torch, seen = _torch_without_cuda(snapshot), snapshot.gpus
+    # Where the driver has no GPU to give, another torch does not help: that is said alone.
+    if torch is not None and not (isinstance(seen, NvmlUnavailable) and seen.failure is not NvmlFailure.OTHER):
         yield torch
+    host = known(snapshot.host)
+    gpus = known(seen)
     if isinstance(gpus, NvmlUnavailable):
         yield from _no_nvml(host, gpus)
         return
-    assert isinstance(gpus, Gpus)
     if not [g for g in gpus.devices if g.lost is None]:
         if not gpus.devices:
             yield _no_gpu(host, "the NVIDIA driver is loaded, and it has no GPU", ("NVML counts 0 GPUs",))

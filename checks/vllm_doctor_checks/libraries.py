@@ -147,8 +147,27 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
     edges.extend(optional_comparison(environment, edges))
     for root, members in _by_root(environment, edges).items():
         yield _finding(environment, build, root, members, edges)
+    yield from _numpy_2(environment, build)
     if not environment.complete:
         raise NotKnown("the environment was not read to its end")
+
+
+def _numpy_2(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
+    """numpy 2 came out after vLLM 0.5.0, and the releases up to it declare no bound (vLLM issues 5587 and 5594)."""
+    numpy = environment.distribution("numpy")
+    if numpy is None or requirements.release(numpy.version) < (2, 0, 0):
+        return
+    if (0, 0, 0) < requirements.release(build.version) < (0, 5, 1):
+        yield warning(
+            "dependency-conflict",
+            f"numpy {numpy.version} is newer than vllm {build.version} and its libraries work with",
+            evidence=(
+                f"installed: numpy {numpy.version}, vllm {build.version}",
+                "vLLM before 0.5.1 declares no upper bound; its torch, xformers and outlines were made for numpy 1",
+                "outlines of that time ends with: No module named 'numpy.lib.function_base'",
+            ),
+            fixes=(installers.repair(environment, "Install the numpy of that vLLM's time", "numpy<2"),),
+        )
 
 
 def _by_root(environment: Environment, edges: list[Edge]) -> dict[str, list[Edge]]:
