@@ -42,7 +42,6 @@ CANARY = "c4n4ry-Zq81xTTe"
         f"token='{CANARY} and more",
         f"token={'x' * 5000}{CANARY}",
         f"{'a-' * 300}token={CANARY}",
-        f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY.replace('-', '')}".replace("Zq", "Zq-"),
         f"Authorization: Basic {CANARY}",
     ],
 )
@@ -62,13 +61,19 @@ def test_a_secret_is_masked(text: str) -> None:
         (("docker", "run", f"--env=HF_TOKEN=a&b {CANARY}", "i"), "docker run --env=HF_TOKEN=*** i"),
         (("docker", "run", f"-eHF_TOKEN=a&b {CANARY}", "i"), "docker run -eHF_TOKEN=*** i"),
         (("x", f"--api_key={CANARY}", "--tokenizer", "t"), "x --api_key=*** --tokenizer t"),
-        (("curl", "-H", f"Authorization: Bearer {CANARY}"), "curl -H Authorization: Bearer ***"),
+        (("curl", "-H", f"Authorization: Bearer {CANARY}"), "curl -H Authorization: *** ***"),
     ],
 )
 def test_a_secret_word_is_masked_to_its_end(argv: tuple[str, ...], masked: str) -> None:
     shown = " ".join(redact.words(argv))
     assert CANARY not in shown
-    assert shown == masked or "curl" in argv
+    assert shown == masked
+
+
+def test_a_private_key_is_masked() -> None:
+    assert "MIIEow" not in redact.text(
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\nMIIEow\n-----END RSA PRIVATE KEY-----"
+    )
 
 
 @pytest.mark.parametrize("shape", ["hf_" + "A" * 34, "sk-" + "a1" * 20, "ghp_" + "b" * 36, "AKIA" + "A" * 16])
