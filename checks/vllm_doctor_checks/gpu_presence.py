@@ -32,6 +32,7 @@ def gpu_visible(snapshot: Snapshot) -> Iterator[Finding]:
     if isinstance(gpus, NvmlUnavailable):
         yield from _no_nvml(host, gpus)
         return
+    assert isinstance(gpus, Gpus)
     if not [g for g in gpus.devices if g.lost is None]:
         if not gpus.devices:
             yield _no_gpu(host, "the NVIDIA driver is loaded, and it has no GPU", ("NVML counts 0 GPUs",))
