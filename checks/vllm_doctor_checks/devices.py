@@ -7,6 +7,7 @@ from msgspec import Struct
 from vllm_doctor.check import NotApplicable, NotKnown, known
 from vllm_doctor.facts import Environment, Gpu, Gpus, Host, NvmlFailure, NvmlUnavailable, TorchBuild, Unknown, VllmBuild
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks import requirements
 
 # Boards on which NVIDIA supports forward compatibility without exception (CUDA Compatibility guide, "Forward
 # compatibility": data centre GPUs). Names as NVML spells them, without "NVIDIA" and "Tesla".
@@ -50,7 +51,7 @@ def installed(snapshot: Snapshot) -> tuple[Environment, VllmBuild]:
     if isinstance(environment, Unknown):
         raise NotKnown(environment.reason)
     if environment.vllm is None:
-        raise NotApplicable("no vLLM is installed in the environment")
+        raise NotApplicable(requirements.absence(environment))
     return environment, environment.vllm
 
 

@@ -108,7 +108,9 @@ def _runtime(snapshot: Snapshot) -> Runtime:
     cuda = cuda_numbers(torch.cuda)
     if cuda is None:
         raise NotKnown(f"torch names the CUDA version {torch.cuda!r}")
-    return Runtime(cuda, f"torch {torch.version} in {environment.prefix}")
+    # A pasted report has no folders.
+    where = f" in {environment.prefix}" if environment.prefix.startswith("/") else ""
+    return Runtime(cuda, f"torch {torch.version}{where}")
 
 
 def _of_image(image: str, tag: str, version: str | None) -> Runtime:

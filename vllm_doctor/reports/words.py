@@ -15,6 +15,9 @@ from vllm_doctor.snapshot import Snapshot
 # A finding's line longer than this is no line any more.
 MAXIMUM_LINE_CHARACTERS = 4000
 
+# What may stand after a word of a title.
+_PUNCTUATION = str.maketrans(",:;()", "     ")
+
 # The mask of secrets is made of these; a word that is nothing but a mask needs no quotes to be readable.
 _UNQUOTED = frozenset({redact.MASK})
 
@@ -82,7 +85,8 @@ def fix_lines(fix: Fix) -> tuple[str, ...]:
     """What a fix changes besides its command, one change a line; not what its title says already."""
     launch = edit_lines(fix.launch) if fix.launch is not None else ()
     changes = launch + (settings_lines(fix.settings) if fix.settings is not None else ())
-    return tuple(change for change in changes if change.partition(" ")[2] not in line(fix.title))
+    told = f" {line(fix.title).translate(_PUNCTUATION)} "
+    return tuple(change for change in changes if f" {change.partition(' ')[2]} " not in told)
 
 
 def plain_finding(finding: Finding) -> str:
