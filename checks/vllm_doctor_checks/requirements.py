@@ -209,12 +209,21 @@ def _released_pins(environment: Environment) -> Mapping[str, str] | None:
     build = environment.vllm
     if build is None or build.version is None or build.platform not in ("cuda", "cpu"):
         return None
-    if environment.markers.get("platform_machine") != "x86_64":
+    if environment.markers.get("platform_machine") != "x86_64" or not is_published(build.version):
         return None
     from vllm_doctor import releases
 
     released = releases.release(build.version)
     return released.pins if released is not None and released.pins else None
+
+
+def is_published(text: str) -> bool:
+    """Whether a wheel of this version was published by vLLM; `0.10.1.1+381074ae.nv25.09` is somebody's own build.
+
+    NVIDIA's containers build vLLM for a torch of their own, as do development and ROCm builds.
+    """
+    local = text.partition("+")[2]
+    return ".dev" not in text and (not local or local == "cpu" or (local[:2] == "cu" and local[2:].isdecimal()))
 
 
 def refuse_incomplete(environment: Environment) -> None:
