@@ -24,7 +24,8 @@ def correct(diagnosis: Diagnosis, registry: Registry, selection: Selection | Non
         return diagnosis
     judge = _Judge(diagnosis.snapshot, registry, selection)
     findings = tuple(judge.proved(finding) for finding in diagnosis.findings)
-    return structs.replace(diagnosis, findings=findings, corrected=judge.corrected(findings))
+    corrected, remaining = judge.corrected(findings)
+    return structs.replace(diagnosis, findings=findings, corrected=corrected, remaining=remaining)
 
 
 class _Judge:
@@ -35,6 +36,7 @@ class _Judge:
         checks = tuple(c for c in registry.checks if c.needs != ("environment",))
         self._registry = structs.replace(registry, checks=checks)
         self._launch_checks = frozenset(c.id for c in checks if _judges_launch(c))
+        self._asked = frozenset(c.id for c in checks)
         self._selection = selection
         self._snapshot = snapshot
         self._before = _complaint_counts(self._findings(snapshot))
@@ -54,8 +56,12 @@ class _Judge:
                 advice.append(Fix(title=f"{fix.title}, then mend what that uncovers: {new[0].title}"))
         return structs.replace(finding, fixes=tuple(kept or advice[:1]))
 
-    def corrected(self, findings: Iterable[Finding]) -> str | None:
-        """The command with a fix for each finding, round after round, where no complaint about it remains."""
+    def corrected(self, given: tuple[Finding, ...]) -> tuple[str | None, tuple[Finding, ...]]:
+        """The command with a fix for each finding, round after round, where no complaint about it remains.
+
+        And the complaints that remain, all of something else than the command.
+        """
+        findings: Iterable[Finding] = given
         snapshot = self._snapshot
         for _ in range(MAXIMUM_ROUNDS):
             edits = [e for f in findings if (e := _first_edit(f)) is not None]
@@ -65,8 +71,10 @@ class _Judge:
                 snapshot = edited(snapshot, change)
             findings = self._findings(snapshot)
             if not self._complaints(findings):
-                return _new_line(self._snapshot.launch, snapshot.launch)
-        return None
+                remaining = (*(f for f in given if f.check not in self._asked), *findings)
+                line = _new_line(self._snapshot.launch, snapshot.launch)
+                return line, tuple(f for f in remaining if f.severity is not Severity.INFO)
+        return None, ()
 
     def _new_complaints(self, finding: Finding, change: LaunchEdit) -> tuple[Finding, ...] | None:
         """What is complained about with the change and was not before; None where the change does not cure."""

@@ -36,13 +36,15 @@ class CheckResult(Struct, frozen=True, kw_only=True):
 class Diagnosis(Struct, frozen=True, kw_only=True):
     """Everything the checks said of one snapshot, most severe first, root causes before their consequences.
 
-    `corrected` is a launch command that was proved to come out clean, None where there is none.
+    `corrected` is a launch command that was proved to come out clean, None where there is none; `remaining` is what no
+    command mends, and what is still to be done with the corrected one.
     """
 
     snapshot: Snapshot
     findings: tuple[Finding, ...]
     checks: tuple[CheckResult, ...]
     corrected: str | None = None
+    remaining: tuple[Finding, ...] = ()
 
     @property
     def worst(self) -> Severity | None:

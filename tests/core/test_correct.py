@@ -70,6 +70,17 @@ def test_a_fix_that_only_uncovers_the_next_complaint_is_told_and_not_offered() -
     assert made.corrected is None
 
 
+def test_what_no_command_mends_is_said_to_remain() -> None:
+    @check("no-kernel", causes=("broken-install",), needs=())
+    def installed(snapshot: Snapshot) -> Iterator[Finding]:
+        """The kernels are gone."""
+        yield error("broken-install", "The kernels are gone", evidence=("-",))
+
+    made = corrected("vllm serve m --bad 1", refuses("--bad", DROP), installed)
+    assert made.corrected == "vllm serve m"
+    assert [finding.title for finding in made.remaining] == ["The kernels are gone"]
+
+
 def test_several_findings_are_corrected_together() -> None:
     made = corrected(
         "vllm serve m --bad 1 --worse 2", refuses("--bad", DROP), refuses("--worse", LaunchEdit(unset=("--worse",)))

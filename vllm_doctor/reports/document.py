@@ -90,8 +90,7 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.corrected is None:
         return
     yield _heading("Corrected launch", Style.GOOD)
-    told = "The checks were run again with this command, and none that could be evaluated complains about it:"
-    yield _paragraph(told, Style.MUTED)
+    yield _paragraph(f"{words.corrected_note(diagnosis)}:", Style.MUTED)
     yield BLANK
     yield _command(words.one_line(diagnosis.corrected), FINDING_COLUMN)
     if note := words.masked_note(diagnosis.corrected):

@@ -21,6 +21,7 @@ def render(diagnosis: Diagnosis) -> str:
         "line": words.line,
         "one_line": words.one_line,
         "masked_note": words.masked_note,
+        "corrected_note": words.corrected_note,
         "command": words.command_line,
         "changes": words.fix_lines,
     }

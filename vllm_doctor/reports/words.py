@@ -161,6 +161,15 @@ def verdict_sentence(diagnosis: Diagnosis) -> str:
     return f"No fault was found{absence}{_reservation(diagnosis)}."
 
 
+def corrected_note(diagnosis: Diagnosis) -> str:
+    """What the corrected command was put to, and what it does not mend."""
+    told = "The checks were run again with this command, and none that could be evaluated complains about it"
+    if not diagnosis.remaining:
+        return told
+    titles = "; ".join(line(finding.title) for finding in diagnosis.remaining)
+    return f"{told}. What no flag mends remains: {titles}"
+
+
 def _failing(diagnosis: Diagnosis) -> str:
     if all(catalogue().get(f.cause) == "Requests" for f in of_severity(diagnosis, Severity.ERROR)):
         return "Requests"
