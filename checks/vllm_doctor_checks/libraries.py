@@ -140,6 +140,7 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
     Fix: install the version that everybody asks for.
     """
     environment, build = requirements.vllm_of(snapshot)
+    yield from _numpy_2(environment, build)
     own = requirements.own_distribution(environment)
     if own is None or not requirements.has_metadata(environment):
         raise NotKnown(NO_REQUIREMENTS)
@@ -147,7 +148,6 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
     edges.extend(optional_comparison(environment, edges))
     for root, members in _by_root(environment, edges).items():
         yield _finding(environment, build, root, members, edges)
-    yield from _numpy_2(environment, build)
     if not environment.complete:
         raise NotKnown("the environment was not read to its end")
 
