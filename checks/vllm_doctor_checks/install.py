@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from vllm_doctor.check import NotApplicable, NotKnown, check
-from vllm_doctor.facts import Environment, Shadow, VllmBuild
+from vllm_doctor.facts import Environment, NvmlUnavailable, Shadow, VllmBuild
 from vllm_doctor.finding import Confidence, Finding, Fix, error, info, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import installers, requirements, resolving, startup
@@ -30,7 +30,7 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
     if snapshot.launch is None:
         raise NotApplicable(requirements.absence(environment))
     if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
+        raise NotKnown("not all that is installed is known")
     yield error(
         "broken-install",
         f"vLLM is not installed in the environment of {environment.python}",
@@ -74,6 +74,8 @@ def _install_vllm(snapshot: Snapshot, environment: Environment) -> Fix:
             title="Install vLLM elsewhere: no release runs on this driver, these GPUs, this Python and C library"
         )
     title = f"Install vLLM {found.version}, the newest release that runs on this host and Python, into this environment"
+    if isinstance(snapshot.gpus, NvmlUnavailable):
+        title += "; its wheel is for NVIDIA GPUs, and none is seen here"
     if environment.externally_managed:
         make = f"{shlex.quote(environment.python)} -m venv vllm-env"
         return Fix(
