@@ -10,7 +10,7 @@ from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Flag, Release
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import flag_json, flag_registries
-from vllm_doctor_checks.launching import is_placeholder, options_of, planned_release
+from vllm_doctor_checks.launching import is_placeholder, numbers, options_of, planned_release
 
 # What a number may be, lowest and highest. SOURCE: pydantic `Field(ge=, gt=, le=)` of vllm/config/*.py, 0.32.0.
 _WHOLE: dict[str, tuple[int, int | None]] = {
@@ -48,6 +48,8 @@ _FRACTIONS: dict[str, tuple[float, float | None, bool]] = {
     "--mm-processor-cache-gb": (0.0, None, True),
     "--kv-cache-metrics-sample": (0.0, 1.0, False),
 }
+# `-O` takes a level only: what follows it is handed to --optimization-level (vllm/utils/argparse_utils.py, 0.32.0).
+_LEVEL_ONLY_FROM = (0, 32)
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -66,6 +68,8 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
     release = planned_release(snapshot)
     options = options_of(release)
     for use in snapshot.launch.flags:
+        if use.spelled.startswith("-O.") and numbers(release.version)[:2] >= _LEVEL_ONLY_FROM:
+            yield _key_of_level(use)
         flag = options.flag(use.name if use.spelled.startswith("-O") else use.spelled)
         if flag is None or any(is_placeholder(value) for value in use.values):
             continue
@@ -78,6 +82,17 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
         else:
             yield from _valued(snapshot, use, flag, release)
     yield from _host(snapshot.launch.uses("--host")[-1:])
+
+
+def _key_of_level(use: FlagUse) -> Finding:
+    meant = f"-cc.{use.spelled[3:]}"
+    edit = LaunchEdit(set={f"--compilation-config.{use.spelled[3:]}": use.value}, unset=(use.spelled,))
+    return error(
+        "bad-flag",
+        f"-O takes a level from 0 to 3: keys of the compilation are {meant}",
+        evidence=(f"{use.spelled} {use.value or ''}".strip(), "vLLM ends with `Input should be 0, 1, 2 or 3`"),
+        fixes=(Fix(title=f"Write {meant}", launch=edit, automatic=use.value is not None),),
+    )
 
 
 def _config_file(problems: tuple[str, ...]) -> Iterator[Finding]:
