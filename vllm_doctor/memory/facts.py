@@ -139,7 +139,7 @@ class Architecture(Facts, frozen=True):
     `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio), which every
     stage or the first holds. `native_max_model_len` is what vLLM derives where the user sets none.
     `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_bytes` are the buffers of
-    the RoPE tables in elements of the model's dtype. `exact`: every term is known; else `approximations` says what is
+    the RoPE tables in elements of the model's dtype. `absorbed_elements` of the copies that MLA makes per layer. `exact`: every term is known; else `approximations` says what is
     not.
     """
 
@@ -167,10 +167,12 @@ class Architecture(Facts, frozen=True):
     is_encoder_decoder: bool = False
     is_attention_free: bool = False
     is_hybrid: bool = False
+    sparse_attention: bool = False
     encoder_tokens: int = 0
     vision_hidden_size: int = 0
     vision_layers: int = 0
     rope_elements: int = 0
+    absorbed_elements: int = 0
     quantization: Quantization | None = None
     mamba_ssm_dtype: str | None = None
     exact: bool = True
