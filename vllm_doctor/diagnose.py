@@ -2,15 +2,19 @@
 
 import time
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
 from vllm_doctor import causes
 from vllm_doctor.check import Check, NotApplicable, NotKnown
-from vllm_doctor.facts import Unknown
+from vllm_doctor.facts import Gpus, Unknown
 from vllm_doctor.finding import Finding, Severity
 from vllm_doctor.registry import Registry
 from vllm_doctor.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from vllm_doctor.memory.planning import Planned
 
 
 class Status(str, Enum):
@@ -36,13 +40,15 @@ class CheckResult(Struct, frozen=True, kw_only=True):
 class Diagnosis(Struct, frozen=True, kw_only=True):
     """Everything the checks said of one snapshot, most severe first, root causes before their consequences.
 
-    `corrected` is a launch command that was proved to come out clean, None where there is none.
+    `corrected` is a launch command that was proved to come out clean, None where there is none. `plan` is the memory
+    plan of the launch, where its model and its GPUs are known.
     """
 
     snapshot: Snapshot
     findings: tuple[Finding, ...]
     checks: tuple[CheckResult, ...]
     corrected: str | None = None
+    plan: "Planned | None" = None
 
     @property
     def worst(self) -> Severity | None:
@@ -86,6 +92,17 @@ def diagnose(snapshot: Snapshot, registry: Registry, selection: Selection | None
         for b in registry.broken
     )
     return Diagnosis(snapshot=snapshot, findings=tuple(sorted(findings, key=_rank)), checks=tuple(results))
+
+
+def with_plan(diagnosis: Diagnosis) -> Diagnosis:
+    """The diagnosis with the memory plan of its launch, where there is one to be made."""
+    snapshot = diagnosis.snapshot
+    if snapshot.launch is None or snapshot.launch.model is None or not isinstance(snapshot.gpus, Gpus):
+        return diagnosis
+    from vllm_doctor.memory.planning import of_snapshot  # the arithmetic is imported only where there is a use for it
+
+    planned = of_snapshot(snapshot)
+    return diagnosis if planned is None or isinstance(planned, Unknown) else structs.replace(diagnosis, plan=planned)
 
 
 def run_check(check: Check, snapshot: Snapshot) -> tuple[list[Finding], CheckResult]:

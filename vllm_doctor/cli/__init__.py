@@ -9,6 +9,7 @@ import click
 # Name -> module and one line of help: a command's module is imported only when it is the one that is called.
 COMMANDS = {
     "run": ("vllm_doctor.cli.run", "The check-up: environment, GPUs, model, launch command, running servers."),
+    "plan": ("vllm_doctor.cli.plan", "Does a launch fit the GPU: the memory plan, and a command that fits."),
     "snapshot": ("vllm_doctor.cli.snapshot", "Write the collected facts, redacted, to one file."),
     "checks": ("vllm_doctor.cli.checks", "The catalogue of checks, or one check's page."),
     "explain": ("vllm_doctor.cli.explain", "The page of one cause: what it means and what helps."),

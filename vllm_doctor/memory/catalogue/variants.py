@@ -1,0 +1,59 @@
+"""Quantized copies of listed models, by the names that their publishers give them."""
+
+from collections.abc import Mapping, Set
+from typing import Any, NamedTuple
+
+
+class Variant(NamedTuple):
+    """A variant's base (as the index has it) and the quantization config that its publisher's files hold."""
+
+    base: str
+    quantization: Mapping[str, Any]
+    note: str
+
+
+# Publishers whose quantized repositories keep the base's name and add one of the suffixes (RedHatAI was neuralmagic).
+_PUBLISHERS = frozenset({"redhatai", "neuralmagic", "nm-testing", "qwen"})
+
+
+def _compressed(
+    form: str, bits: int, kind: str, strategy: str, group: int | None, dynamic: bool | None
+) -> dict[str, Any]:
+    """A compressed-tensors config of one group over all linear layers (github.com/vllm-project/compressed-tensors)."""
+    activations = {"num_bits": bits, "type": kind, "symmetric": True, "strategy": "token" if dynamic else "tensor"}
+    weights = {"num_bits": bits, "type": kind, "symmetric": True, "strategy": strategy, "group_size": group}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": form,
+        "ignore": ["lm_head"],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {**weights, "dynamic": False},
+                "input_activations": None if dynamic is None else {**activations, "dynamic": dynamic},
+            }
+        },
+    }
+
+
+# The longest suffix that ends the name counts.
+_SUFFIXES: Mapping[str, Mapping[str, Any]] = {
+    "-fp8-dynamic": _compressed("float-quantized", 8, "float", "channel", None, dynamic=True),
+    "-fp8": _compressed("float-quantized", 8, "float", "tensor", None, dynamic=False),
+    "-quantized.w8a8": _compressed("int-quantized", 8, "int", "channel", None, dynamic=True),
+    "-quantized.w8a16": _compressed("pack-quantized", 8, "int", "channel", None, dynamic=None),
+    "-quantized.w4a16": _compressed("pack-quantized", 4, "int", "group", 128, dynamic=None),
+}
+
+
+def variant_of(name: str, known: Set[str]) -> Variant | None:
+    """The variant that the name is of, with `known` ids in lower case; None where it follows no known naming."""
+    publisher, _, last = name.lower().partition("/")
+    suffix = max((s for s in _SUFFIXES if last.endswith(s)), key=len, default=None)
+    if publisher not in _PUBLISHERS or suffix is None:
+        return None
+    stem = last.removesuffix(suffix)
+    base = next((k for k in sorted(known) if k.rpartition("/")[2] == stem), None)
+    if base is None:
+        return None
+    return Variant(base, _SUFFIXES[suffix], f"{base} with the quantization that the name says")
