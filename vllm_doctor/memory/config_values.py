@@ -23,7 +23,8 @@ class ConfigError(DoctorError):
 class Config:
     """A part of a config: a key's own value, else the default that Transformers has for the model type.
 
-    Every reader raises ConfigError for a value of another type, a negative or a giant one; null counts as absent.
+    Every reader raises ConfigError for a value of another type, a negative or a giant one. A null that is written out
+    stands for nothing, as in Transformers: it takes no default.
     """
 
     def __init__(self, values: Mapping[str, Any], model_type: str = "", outer: Mapping[str, Any] | None = None) -> None:
@@ -35,8 +36,7 @@ class Config:
 
     def get(self, key: str) -> Any:
         """The value of any type; None where neither the config nor its type's defaults have one."""
-        value = self.values.get(key)
-        return value if value is not None else self._defaults.get(key)
+        return self.values[key] if key in self.values else self._defaults.get(key)
 
     def has(self, key: str) -> bool:
         """Whether the config itself has a value there."""
@@ -62,7 +62,8 @@ class Config:
         """As `count`, None where no key has a value; the config's own values win over defaults."""
         for values in (self.values, self._defaults):
             for key in keys:
-                if (value := values.get(key)) is not None:
+                value = values.get(key)
+                if value is not None and (values is self.values or key not in self.values):
                     return _whole(key, value, largest)
         return None
 
@@ -105,7 +106,7 @@ class Config:
         """A list of words, one per layer; None where the config has none that long (defaults are of other depths)."""
         value = self.values.get(key)
         if value is None:
-            value = self._defaults.get(key)
+            value = self._defaults.get(key) if key not in self.values else None
             if not isinstance(value, list) or len(value) != length:
                 return None
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):

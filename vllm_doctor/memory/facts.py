@@ -92,6 +92,7 @@ class Cache(Facts, frozen=True):
 
     `window` is the sliding window or the chunk in tokens. `value_size` 0: no separate values (MLA). `state_name` is
     vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`).
+    `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it.
     """
 
     kind: CacheKind
@@ -101,7 +102,7 @@ class Cache(Facts, frozen=True):
     window: int | None = None
     states: tuple[StateTensor, ...] = ()
     state_name: str = ""
-    state_element_bytes: int | None = None
+    own_element_bytes: int | None = None
 
 
 class Layer(Facts, frozen=True):
@@ -234,6 +235,10 @@ class LaunchSettings(Facts, frozen=True):
     cudagraph_mode: str | None = None
     compilation_level: int | None = None
     environment: Mapping[str, str] = {}
+
+    def __hash__(self) -> int:
+        """Equal settings hash alike; the mappings, which have no hash, are left to the comparison."""
+        return hash((self.tensor_parallel_size, self.pipeline_parallel_size, self.max_model_len, self.kv_cache_dtype))
 
 
 class Device(Facts, frozen=True):

@@ -97,7 +97,20 @@ def _own_kv_heads(config: Config) -> bool:
 
 # Config classes that take the query heads where num_key_value_heads is null or missing (configuration_*.py).
 _HEADS_FOLLOW = frozenset(
-    ("llama", "qwen2_moe", "phi", "phi3", "gemma", "stablelm", "olmo", "olmo2", "cohere", "granite", "nemotron", "mixtral")
+    (
+        "llama",
+        "qwen2_moe",
+        "phi",
+        "phi3",
+        "gemma",
+        "stablelm",
+        "olmo",
+        "olmo2",
+        "cohere",
+        "granite",
+        "nemotron",
+        "mixtral",
+    )
 )
 
 
@@ -116,7 +129,17 @@ def head_size_of(config: Config, hidden: int, heads: int) -> int:
 _FIXED_HEADS = frozenset(
     ("gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "qwen3", "gpt_oss", "exaone4", "afmoe")
     + ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "glm", "glm4", "glm4_moe", "helium", "ernie4_5", "mistral3")
-    + ("seed_oss", "apertus", "ministral", "ministral3", "dots1", "minimax_m2", "vaultgemma", "laguna", "hunyuan_v1_dense")
+    + (
+        "seed_oss",
+        "apertus",
+        "ministral",
+        "ministral3",
+        "dots1",
+        "minimax_m2",
+        "vaultgemma",
+        "laguna",
+        "hunyuan_v1_dense",
+    )
 )
 
 
@@ -140,7 +163,10 @@ def read_decoder(config: Config, style: Style) -> Architecture:
     types = layer_types(config, shape.layers) if style.per_layer_window else None
     chunk = config.optional("attention_chunk_size") if types is not None else None
     plans = [
-        (cache_of(shape, sliding[i], chunk if types and types[i] in CHUNKED else None), found is not None and i in found.layers)
+        (
+            cache_of(shape, sliding[i], chunk if types and types[i] in CHUNKED else None),
+            found is not None and i in found.layers,
+        )
         for i in range(shape.layers)
     ]
     order = list(dict.fromkeys(plans))
@@ -351,7 +377,9 @@ STYLES: Mapping[str, Style] = {
     "MPTForCausalLM": Style(gated=False, tied=True),
     "MptForCausalLM": Style(gated=False, tied=True),
     "PersimmonForCausalLM": _GPT._replace(qk_norm="head", tied=False),
-    "MixtralForCausalLM": _LLAMA._replace(qkv_bias=False, out_bias=False, experts=moe.every_layer, per_layer_window=False),
+    "MixtralForCausalLM": _LLAMA._replace(
+        qkv_bias=False, out_bias=False, experts=moe.every_layer, per_layer_window=False
+    ),
     "PhiMoEForCausalLM": _LLAMA._replace(
         experts=moe.phimoe, norm_bias=True, head_bias="lm_head_bias", windowless=True, per_layer_window=False
     ),

@@ -352,7 +352,11 @@ def read_granite_hybrid(config: Config) -> Architecture:
         conv_bias=config.flag("mamba_conv_bias", default=True),
     )
     attending = attention(
-        hidden, shape.heads, shape.kv_heads, shape.head_size, qkv_bias=config.flag("attention_bias"),
+        hidden,
+        shape.heads,
+        shape.kv_heads,
+        shape.head_size,
+        qkv_bias=config.flag("attention_bias"),
         out_bias=config.flag("attention_bias"),
     )
     state_layer = Layer(

@@ -54,9 +54,7 @@ def _indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
         plain("self_attn.indexer.weights_proj", heads, hidden),
     )
     bytes_per_token = size + -(-size // _INDEX_SCALE_GROUP) * 4
-    cache = Cache(
-        kind=CacheKind.LATENT, kv_heads=1, head_size=bytes_per_token, value_size=0, state_element_bytes=1
-    )
+    cache = Cache(kind=CacheKind.LATENT, kv_heads=1, head_size=bytes_per_token, value_size=0, own_element_bytes=1)
     return tensors, (cache,)
 
 
@@ -95,7 +93,8 @@ def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architec
         experts_per_token=found.per_token if found else 0,
         expert_intermediate=found.width if found else 0,
         sparse_attention=bool(index_caches),
-        absorbed_elements=heads * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim"))
+        absorbed_elements=heads
+        * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim"))
         * config.positive("kv_lora_rank"),
     )
 

@@ -114,7 +114,9 @@ def experts(
     )
 
 
-def router(hidden: int, count: int, *, bias: bool = False, name: str = "mlp.gate", element_bytes: int | None = None) -> Tensors:
+def router(
+    hidden: int, count: int, *, bias: bool = False, name: str = "mlp.gate", element_bytes: int | None = None
+) -> Tensors:
     """The router, whole on every rank and never packed."""
     gate = Tensor(name=name, rows=count, columns=hidden, element_bytes=element_bytes)
     return (gate, Tensor(name=f"{name}.bias", rows=count)) if bias else (gate,)

@@ -58,8 +58,8 @@ def attention_token_bytes(cache: Cache, settings: LaunchSettings, model_bytes: i
     else:
         size = cache_head_bytes(kv_dtype, model_bytes, cache.head_size, cache.value_size)
         heads = max(1, cache.kv_heads // settings.tensor_parallel_size)
-    if cache.state_element_bytes is not None:
-        size = (cache.head_size + cache.value_size) * cache.state_element_bytes
+    if cache.own_element_bytes is not None:
+        size = (cache.head_size + cache.value_size) * cache.own_element_bytes
     if size is None:
         raise DoctorError(f"--kv-cache-dtype {kv_dtype}: its layout is not known", "plan with auto, bfloat16 or fp8")
     return heads * size
