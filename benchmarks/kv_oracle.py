@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, release_numbers
+from vllm_doctor.memory.implementation import served
 from vllm_doctor.memory.kv_cache import KvLayout, kv_layout
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
 from vllm_doctor.memory.weights import parameters_of, quantization_of, stage_bytes
@@ -85,9 +86,9 @@ def _capacity_problems(
         yield f"{available} at {asked}: blocks, tokens, concurrency, length {ours}, vLLM {theirs}"
 
 
-def byte_problems(architecture: Architecture, launch: Mapping[str, Any]) -> Iterator[str]:
+def byte_problems(architecture: Architecture, launch: Mapping[str, Any], release: Release) -> Iterator[str]:
     """Ranks whose weights are off by more than the tolerance."""
-    settings = settings_of(launch)
+    settings, architecture = settings_of(launch), served(architecture, release)
     packing, _ = quantization_of(architecture, settings)
     ours = stage_bytes(architecture, settings, packing, model_element_bytes(architecture, settings))
     for stage, (mine, rank) in enumerate(zip(ours, launch["rank_weights"], strict=True)):
@@ -123,7 +124,7 @@ def main() -> int:
             device = device_of(oracle, launch["gpu"])
             problems = list(case_problems(architecture, launch, device, release))
             equal += not problems
-            bytes_off = list(byte_problems(architecture, launch))
+            bytes_off = list(byte_problems(architecture, launch, release))
             ranks += not bytes_off
             differing += [f"{name}: {p}" for p in (*problems[:2], *bytes_off)]
     if "--list" in sys.argv:

@@ -13,10 +13,13 @@ def rope_elements(text: Config, base: Architecture, positions: int) -> int:
     """
     if not base.attention_heads or text.model_type in ("gpt2", "bloom", "mpt", "opt", "gpt_bigcode", "jamba"):
         return 0
-    if text.model_type in ("nemotron_h", "whisper", "bart"):
+    if text.text("position_embedding_type") == "nope":
+        return 0
+    if text.model_type in ("nemotron_h", "whisper", "falcon_mamba", "mamba"):
         return 0
     size = text.optional("qk_rope_head_dim") or base.head_size
-    size = int(size * _partial(text)) if not text.optional("qk_rope_head_dim") else size
+    if not text.optional("qk_rope_head_dim"):
+        size = min(size, text.optional("rotary_dim") or int(size * _partial(text)))
     rope = rope_parameters(text)
     rows = _rows(rope, positions)
     return size * (rows + (positions if _has_local_table(text, base) else 0))

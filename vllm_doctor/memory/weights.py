@@ -18,6 +18,7 @@ from vllm_doctor.memory.facts import (
     WeightPart,
     Weights,
 )
+from vllm_doctor.memory.implementation import EMBEDDING_ON_ALL, HEAD_ON_ALL, served
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
 from vllm_doctor.memory.packing import ignored_names, is_packed, matches, packed_bytes
 from vllm_doctor.memory.sharding import checked, shard
@@ -58,6 +59,7 @@ def weights(
 def _counted(
     architecture: Architecture, settings: LaunchSettings, release: Release, draft: Architecture | None
 ) -> Weights:
+    architecture = served(architecture, release)
     quantization, doubt = quantization_of(architecture, settings)
     model_bytes = model_element_bytes(architecture, settings)
     stages = stage_bytes(architecture, settings, quantization, model_bytes)
@@ -130,9 +132,14 @@ def stage_bytes(
     for index, more in _single_layer_corrections(architecture, settings, quantization, model_bytes):
         stages[stage_of_layers(len(architecture.layers), settings)[index]] += more
     first = _sum(architecture.first, settings, quantization, model_bytes)
-    stages[0] += first + _sum(architecture.towers, settings, None, model_bytes)
-    stages[-1] += _sum(architecture.last, settings, quantization, model_bytes)
-    if architecture.tied_embeddings and len(stages) > 1:
+    last = _sum(architecture.last, settings, quantization, model_bytes)
+    everywhere = range(len(stages))
+    for stage in everywhere if architecture.name in EMBEDDING_ON_ALL else (0,):
+        stages[stage] += first
+    for stage in everywhere if architecture.name in HEAD_ON_ALL else (-1,):
+        stages[stage] += last
+    stages[0] += _sum(architecture.towers, settings, None, model_bytes)
+    if architecture.tied_embeddings and len(stages) > 1 and architecture.name not in EMBEDDING_ON_ALL:
         embeddings = [t for t in architecture.first if t.split is Split.VOCABULARY][:1]
         stages[-1] += _sum(embeddings, settings, None, model_bytes)
     return tuple(stages)

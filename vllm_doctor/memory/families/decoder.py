@@ -39,7 +39,6 @@ class Style(NamedTuple):
     gated_attention: bool = False
     scalars: int = 0
     embedding_norm: bool = False
-    windowless: bool = False
 
 
 def decoder(style: Style) -> Callable[[Config], Architecture]:
@@ -158,8 +157,6 @@ def read_decoder(config: Config, style: Style) -> Architecture:
     shape = shape_of(config)
     found = style.experts(config, shape.layers) if style.experts is not None else None
     sliding = windows(config, shape.layers, per_layer=style.per_layer_window, widen=style.widen)
-    if style.windowless:
-        sliding = (None,) * shape.layers
     types = layer_types(config, shape.layers) if style.per_layer_window else None
     chunk = config.optional("attention_chunk_size") if types is not None else None
     plans = [
@@ -381,7 +378,7 @@ STYLES: Mapping[str, Style] = {
         qkv_bias=False, out_bias=False, experts=moe.every_layer, per_layer_window=False
     ),
     "PhiMoEForCausalLM": _LLAMA._replace(
-        experts=moe.phimoe, norm_bias=True, head_bias="lm_head_bias", windowless=True, per_layer_window=False
+        experts=moe.phimoe, norm_bias=True, head_bias="lm_head_bias", per_layer_window=False
     ),
     "GptOssForCausalLM": _LLAMA._replace(qkv_bias=True, out_bias=True, experts=moe.gpt_oss, sinks=True),
     "Qwen2MoeForCausalLM": _LLAMA._replace(qkv_bias=True, out_bias=False, experts=moe.qwen, per_layer_window=False),
@@ -392,7 +389,7 @@ STYLES: Mapping[str, Style] = {
     "GraniteMoeSharedForCausalLM": _LLAMA._replace(experts=moe.granite),
     "GraniteMoeSWAForCausalLM": _LLAMA._replace(experts=moe.granite, sinks=True),
     "DeepseekForCausalLM": _LLAMA._replace(experts=moe.deepseek, out_bias=False),
-    "Glm4MoeForCausalLM": _LLAMA._replace(qk_norm="head?", out_bias=False, experts=moe.corrected),
+    "Glm4MoeForCausalLM": _LLAMA._replace(qk_norm="head?", out_bias=False, experts=moe.glm),
     "Dots1ForCausalLM": _LLAMA._replace(qk_norm="head", experts=moe.corrected),
     "Ernie4_5_MoeForCausalLM": _LLAMA._replace(
         qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.ernie

@@ -160,6 +160,12 @@ def jamba(config: Config, layers: int) -> Experts | None:
     return _make(config, config.positive("intermediate_size"), which) if count_of(config) > 1 else None
 
 
+def glm(config: Config, layers: int) -> Experts | None:
+    """GLM-4.5: as `corrected`, with an fp32 router (glm4_moe.py)."""
+    found = corrected(config, layers)
+    return None if found is None else found._replace(router_bytes=4)
+
+
 def exaone(config: Config, layers: int) -> Experts | None:
     """EXAONE MoE and others that name each layer's MLP (`mlp_layer_types`, `is_moe_layer`)."""
     found = corrected(config, layers)

@@ -104,6 +104,11 @@ def read_corrected(config: Config) -> Architecture:
     return read_latent(config, moe.corrected)
 
 
+def read_glm_lite(config: Config) -> Architecture:
+    """GLM-4.7-Flash: as `read_corrected`, with an fp32 router (glm4_moe_lite.py)."""
+    return read_latent(config, moe.glm)
+
+
 def read_longcat(config: Config) -> Architecture:
     """LongCat-Flash: every layer has two attentions and two dense MLPs beside the experts (longcat_flash.py)."""
     layers = config.positive("num_layers", "num_hidden_layers", largest=LARGEST_LAYERS)

@@ -15,7 +15,7 @@ _OWN: Mapping[str, Reader] = {
     "DeepseekV3ForCausalLM": latent.read_latent,
     "DeepseekV32ForCausalLM": latent.read_latent,
     "AXK1ForCausalLM": singles.read_axk1,
-    "Glm4MoeLiteForCausalLM": latent.read_corrected,
+    "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
     "GlmMoeDsaForCausalLM": latent.read_corrected,
     "LongcatFlashForCausalLM": latent.read_longcat,
     "PanguUltraMoEForCausalLM": latent.read_latent,
