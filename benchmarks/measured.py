@@ -22,7 +22,7 @@ from vllm_doctor.memory.defaults import resolve
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings
 from vllm_doctor.memory.kv_cache import KvLayout, kv_layout
 from vllm_doctor.memory.plan import Plan, plan
-from vllm_doctor.memory.weights import weigh
+from vllm_doctor.memory.weights import weights as weigh
 
 GIB = 2**30
 RELEASE = (0, 19, 0)
@@ -92,6 +92,13 @@ class Row:
         """The plan of the launch."""
         return plan(self.architecture, self.settings, self.device, self.release)
 
+    def stage_gib(self) -> float:
+        """The computed weights of the stage that was logged: with pipeline stages, the nearest one."""
+        logged = self.gib("weights_memory_gib")
+        found = weigh(self.architecture, self.settings, self.release)
+        sizes = found.stages if self.pp > 1 else (found.per_gpu_bytes,)
+        return min((size / GIB for size in sizes), key=lambda size: abs(size - logged))
+
     def by_constants(self) -> float:
         """GiB of KV cache by the rule of constants."""
         rest = CONSTANT_ACTIVATION_GIB + CONSTANT_NON_TORCH_GIB[self.tp > 1]
@@ -127,7 +134,7 @@ def main() -> int:
         measured = row.gib("kv_cache_memory_gib")
         kv.append((found.kv_cache.typical / GIB, measured))
         constants.append((row.by_constants(), measured))
-        weights.append((row.weights_gib(), row.gib("weights_memory_gib")))
+        weights.append((row.stage_gib(), row.gib("weights_memory_gib")))
         tokens.append((float(found.tokens), row.gib("kv_cache_tokens")))
         over += found.kv_cache.low / GIB > measured
         if arguments.verbose:

@@ -3,7 +3,8 @@
     python -m benchmarks.reported CORPUS.json [-v]
 
 A record names the model, the GPU, the flags and the outcome (`ok`, `oom-kv`, `gpu-busy`, ...). Records whose model's
-config is not known, or whose card is not, cannot be planned and are counted apart. `agrees`: the launch starts, or does
+config or card is not known, and those that the corpus itself marks as saying nothing of an outcome, cannot be planned
+and are counted apart. `agrees`: the launch starts, or does
 not, as planned; `cause`: for those that did not, the plan names the recorded cause as well. A failed launch is
 `called fits` where the plan is certain that it starts. Prints one line of figures, last.
 """
@@ -112,6 +113,8 @@ def device_of(record: Record) -> Device | None:
 def judged(record: Record) -> tuple[str, Plan | None]:
     """`agrees`, `disagrees`, `called fits` or `not planned`, with the plan."""
     observed = record["observed"]
+    if not {"outcome", "busy_check"} & set(record["usable_for"]):
+        return "not planned", None
     release = release_numbers(record["vllm_version"] or "") or RELEASES[record["engine"]]
     device = device_of(record)
     if record["outcome"] == "gpu-busy" and observed.get("free_gib") and device is not None:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -182,11 +181,7 @@ def _every_gpu(launch: Launch, config: "Config", release: "Release | None", form
     found = tuple(choices(launch, config, release))
     if format_name == "json":
         return msgspec.json.format(msgspec.json.encode(document(launch, found)), indent=2).decode()
-    return "\n".join(_numbered(rows(found, launch, config)))
-
-
-def _numbered(rows: Iterator[str]) -> Iterator[str]:
-    yield from rows
+    return "\n".join(rows(found, launch, config))
 
 
 def _write(text: str, path: Path | None) -> None:

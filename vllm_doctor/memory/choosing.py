@@ -17,6 +17,9 @@ from vllm_doctor.memory.settings import read_settings
 # One machine has no more GPUs than this.
 MOST_GPUS = 16
 
+# vLLM's kernels are built for 7.0 and newer (CMakeLists.txt, CUDA_SUPPORTED_ARCHS), bfloat16 wants 8.0 (Ampere).
+_LEAST_CAPABILITY, _BFLOAT16_CAPABILITY = 70, 80
+
 
 class Choice(Struct, frozen=True, kw_only=True):
     """A board, and the least number of it for which the launch fits for certain; None where not even 16 do."""
@@ -30,7 +33,9 @@ def choices(launch: Launch, config: Config, release: Release | None) -> Iterator
     """Every board of the catalogue, by tensor parallelism over the sizes that divide the model."""
     architecture = read_architecture(config.text)
     settings = read_settings(launch)
-    for device in boards.every(MOST_GPUS):
+    wants_bfloat16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and architecture.dtype == "bfloat16")
+    least = _BFLOAT16_CAPABILITY if wants_bfloat16 else _LEAST_CAPABILITY
+    for device in (d for d in boards.every(MOST_GPUS) if (d.capability or 0) >= least):
         yield _choice(architecture, settings, device, release)
 
 
@@ -47,14 +52,15 @@ def _choice(architecture: Architecture, settings: LaunchSettings, device: Device
 
 def rows(found: tuple[Choice, ...], launch: Launch, config: Config) -> Iterator[str]:
     """A table: boards that do, fewest first."""
-    yield f"{launch.model}: GPUs that would do, as launched (from {config.origin})"
+    yield f"GPUs that would serve {launch.model} as launched"
+    yield f"from {config.origin}"
     yield ""
-    yield f"  {'GPU':<36} {'memory':>9} {'GPUs':>5} {'KV cache tokens':>16} {'longest':>11}"
+    yield f"  {'GPU':<41} {'memory':>9} {'GPUs':>5} {'KV cache tokens':>16} {'longest':>11}"
     fitting = [c for c in found if c.count is not None and c.plan is not None]
     for choice in sorted(fitting, key=lambda c: (c.count or 0, c.device.total_bytes)):
         assert choice.plan is not None
         yield (
-            f"  {choice.device.name:<36} {gib(choice.device.total_bytes):>9} {choice.count:>5} "
+            f"  {choice.device.name:<41} {gib(choice.device.total_bytes):>9} {choice.count:>5} "
             f"{choice.plan.tokens:>16,} {choice.plan.largest_max_model_len:>11,}"
         )
     rest = len(found) - len(fitting)

@@ -16,9 +16,12 @@ _FLOOR_BYTES = GIB // 10
 # V0 captures outside of a shared pool per rank: 2.4 GiB were seen for 60 layers on 4 ranks (vLLM issue 7553, 0.5.4).
 _V0_ABOVE = 1.5
 
+# V1 captured 67 sizes piece by piece to 0.11.
+_OLDER_ABOVE = 1.0
 
-def captured(architecture: Architecture, defaults: Defaults) -> Estimate:
-    """What the capture really takes; 0 where none is made."""
+
+def captured(architecture: Architecture, defaults: Defaults, release: Release | None = None) -> Estimate:
+    """What the capture really takes; 0 where none is made. The band is wider before the measured generation (0.12)."""
     if not defaults.graph_sizes:
         return exactly(0)
     size = _size(
@@ -28,7 +31,8 @@ def captured(architecture: Architecture, defaults: Defaults) -> Estimate:
         coefficients.GRAPH_LAYER_BYTES,
         coefficients.GRAPH_EXPERTS_BYTES,
     )
-    return banded(size, _BELOW, _V0_ABOVE if defaults.engine is Engine.V0 else _ABOVE, _FLOOR_BYTES)
+    older = _OLDER_ABOVE if (release or NEWEST) < (0, 12, 0) else _ABOVE
+    return banded(size, _BELOW, _V0_ABOVE if defaults.engine is Engine.V0 else older, _FLOOR_BYTES)
 
 
 def budgeted(

@@ -138,7 +138,7 @@ def _old_batch(device: Device, release: Release, length: int, chunked: bool) -> 
     return max(length, 2048), 256
 
 
-def _graphs(settings: LaunchSettings, release: Release, sequences: int, tokens: int, device: Device) -> tuple[int, int]:
+def _graphs(settings: LaunchSettings, release: Release, sequences: int, tokens: int, cap: int) -> tuple[int, int]:
     """How many batch sizes are captured, and the largest (vllm/config/vllm.py `_set_cudagraph_sizes`)."""
     if settings.enforce_eager or settings.cudagraph_mode in ("NONE", "none") or settings.compilation_level == 0:
         return 0, 0
@@ -149,7 +149,8 @@ def _graphs(settings: LaunchSettings, release: Release, sequences: int, tokens: 
         return (35 if sequences >= 256 else 3 + sequences // 8), min(sequences, 256)
     if release < (0, 12, 0):
         return 67, _LARGEST_GRAPH
-    largest = max(1, min(sequences * 2, cap, tokens))
+    # gpt-oss names its largest size itself, whatever the sequences.
+    largest = max(1, min(cap if cap > _LARGEST_GRAPH else sequences * 2, cap, tokens))
     below = len([s for s in (1, 2, 4) if s <= largest])
     return below + min(largest, 255) // 8 + max(0, (largest - 240) // 16), largest
 

@@ -1,22 +1,31 @@
 """The plan of one launch: what takes the memory, whether it fits, and what vLLM would say if not."""
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from vllm_doctor.facts import WeightFile
 from vllm_doctor.facts.base import Facts
 from vllm_doctor.memory import activation, cudagraph, overhead, parallelism
 from vllm_doctor.memory.budget import Budget, budget
 from vllm_doctor.memory.defaults import NEWEST, Defaults, resolve
+from vllm_doctor.memory.eras import as_of
 from vllm_doctor.memory.estimate import Estimate
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, Weights
 from vllm_doctor.memory.kv_cache import KvLayout, kv_layout
-from vllm_doctor.memory.weights import weigh
+from vllm_doctor.memory.weights import weights as weigh
 
 # The share of the weights by which a repacked or approximated checkpoint may differ (kernels' padding, Marlin).
 _WEIGHTS_BAND, _APPROXIMATE_BAND = 0.005, 0.05
 
 # A card fragments: below this room an allocation of the profile run or the capture may fail although the sum fits.
 _FRAGMENTS_BYTES = 128 * 2**20
+
+
+# vLLM's own estimate of the graphs, which is in the budget from 0.20 on, falls short of the capture by at most half.
+_ESTIMATE_MISSES = 0.5
 
 
 class Verdict(str, Enum):
@@ -37,6 +46,16 @@ class Certainty(str, Enum):
 
     CERTAIN = "certain"
     CLOSE = "close"
+
+
+class Extras(Facts, frozen=True):
+    """What is at hand beside the config: the checkpoint's files, and the config of a speculative model."""
+
+    weight_files: Sequence[WeightFile] = ()
+    draft: Architecture | None = None
+
+
+NO_EXTRAS = Extras()
 
 
 class Outcome(NamedTuple):
@@ -94,28 +113,42 @@ class Plan(Facts, frozen=True):
         return self.verdict is not Verdict.FITS and self.certainty is Certainty.CERTAIN
 
 
-def plan(architecture: Architecture, settings: LaunchSettings, device: Device, release: Release | None = None) -> Plan:
+def plan(
+    architecture: Architecture,
+    settings: LaunchSettings,
+    device: Device,
+    release: Release | None = None,
+    extras: Extras = NO_EXTRAS,
+) -> Plan:
     """Plan a launch of the model on `device.count` GPUs of that kind.
 
     Raises DoctorError where the config or a setting makes no sense. `release` None: the newest whose sources were read.
     """
-    return _Planner(architecture, settings, device, release).plan()
+    return _Planner(architecture, settings, device, release, extras).plan()
 
 
 class _Planner:
     """One launch: the terms that do not depend on the scenario, then the three scenarios."""
 
     def __init__(
-        self, architecture: Architecture, settings: LaunchSettings, device: Device, release: Release | None
+        self,
+        architecture: Architecture,
+        settings: LaunchSettings,
+        device: Device,
+        release: Release | None,
+        extras: Extras,
     ) -> None:
-        self.architecture, self.settings, self.device = architecture, settings, device
+        self.settings, self.device = settings, device
         self.release = release or NEWEST
+        self.architecture = architecture = as_of(architecture, self.release)
         self.defaults = resolve(architecture, settings, device, release)
         self.budget = budget(settings, self.defaults, device, release)
-        self.weights = weigh(architecture, settings, self.release)
+        self.shape = _shape(settings)
+        self.weights = weigh(architecture, self.shape, self.release, extras.weight_files, extras.draft)
         self.activation = activation.activation_peak(architecture, settings, self.defaults, release)
+        self.warm_up = activation.sampler_peak(architecture, settings, self.defaults, release)
         self.graphs = cudagraph.budgeted(architecture, settings, self.defaults, release)
-        self.captured = cudagraph.captured(architecture, self.defaults)
+        self.captured = cudagraph.captured(architecture, self.defaults, release)
         self.other = overhead.non_torch(settings, device, release)
         self.auto = settings.max_model_len == -1
 
@@ -160,14 +193,10 @@ class _Planner:
 
     def _layout(self) -> KvLayout:
         defaults = self.defaults
-        return kv_layout(
-            self.architecture,
-            self.settings,
-            self.release,
-            self.device,
-            defaults.max_num_batched_tokens,
-            defaults.max_model_len,
-        )
+        keeps_states = self.architecture.is_hybrid or self.architecture.is_attention_free
+        length = defaults.max_model_len if keeps_states else 0
+        tokens = defaults.max_num_batched_tokens
+        return kv_layout(self.architecture, self.shape, self.release, self.device, tokens, length)
 
     def _left(self, which: str) -> int:
         """What is left for the KV cache: the budget less everything that is held at the end of the profile run."""
@@ -222,11 +251,17 @@ class _Planner:
 
         The activations' room is free again by then, but the sampler's warm-up after the capture wants its part of it.
         """
-        taken = self._held(which) + max(0, self._left(which))
         captured = _of(self.captured, which)
-        if which != "high" or not captured:
-            return free - taken - captured
-        return free - taken - captured - self.activation.typical - _FRAGMENTS_BYTES
+        if which != "high":
+            return free - self._held(which) - max(0, self._left(which)) - captured
+        given = self.settings.kv_cache_memory_bytes
+        if given is not None:
+            return free - self._held(which) - given - captured - self.warm_up.high - _FRAGMENTS_BYTES
+        # What the profile run counted is there again; 0.8 did not count all of the sampler.
+        uncounted = max(0, self.warm_up.low - self.activation.low)
+        if self.defaults.graphs_in_budget:
+            captured = int(self.captured.typical * _ESTIMATE_MISSES)
+        return free - self.budget.requested_bytes - captured - uncounted - (_FRAGMENTS_BYTES if captured else 0)
 
     def _weights_error(self) -> str:
         if self.release < (0, 14, 0):
@@ -238,6 +273,20 @@ class _Planner:
 
 
 _OUT_OF_MEMORY = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate ..."
+
+
+def _shape(settings: LaunchSettings) -> LaunchSettings:
+    """The settings that weights and layout depend on, so that plans of one model that differ in the rest share them."""
+    return replace(
+        settings,
+        gpu_memory_utilization=None,
+        kv_cache_memory_bytes=None,
+        max_model_len=None,
+        max_num_seqs=None,
+        max_num_batched_tokens=None,
+        enforce_eager=False,
+        cudagraph_sizes=None,
+    )
 
 
 def _of(estimate: Estimate, which: str) -> int:

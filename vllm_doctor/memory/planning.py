@@ -3,14 +3,14 @@
 from msgspec import Struct
 
 from vllm_doctor.errors import DoctorError
-from vllm_doctor.facts import Gpu, Gpus, Launch, Model, NvmlUnavailable, Unknown
+from vllm_doctor.facts import Gpu, Gpus, Launch, Model, NvmlUnavailable, Unknown, WeightFile
 from vllm_doctor.launch import edit, render
 from vllm_doctor.memory import catalogue
-from vllm_doctor.memory.advice import Advice, advise
+from vllm_doctor.memory.advice import Advice, Case, advise
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.budget import device_of_gpus
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, release_numbers
-from vllm_doctor.memory.plan import Plan, plan
+from vllm_doctor.memory.plan import Extras, Plan, plan
 from vllm_doctor.memory.settings import read_settings
 from vllm_doctor.snapshot import Snapshot
 
@@ -21,6 +21,7 @@ class Config(Struct, frozen=True, kw_only=True):
     text: str
     origin: str
     entry: catalogue.Entry | None = None
+    weight_files: tuple[WeightFile, ...] = ()
 
 
 class Planned(Struct, frozen=True, kw_only=True):
@@ -34,11 +35,21 @@ class Planned(Struct, frozen=True, kw_only=True):
     settings: LaunchSettings
     device: Device
     release: Release | None
+    extras: Extras
     gpus: tuple[Gpu, ...] = ()
 
     def advice(self) -> tuple[Advice, ...]:
         """Changes that make it fit, the one that costs least first."""
-        return advise(self.architecture, self.settings, self.device, self.release, self.plan)
+        return advise(
+            Case(
+                architecture=self.architecture,
+                settings=self.settings,
+                device=self.device,
+                release=self.release,
+                plan=self.plan,
+                extras=self.extras,
+            )
+        )
 
     def corrected(self, advice: tuple[Advice, ...]) -> str | None:
         """The launch with the first of the changes; None where there is none."""
@@ -50,7 +61,12 @@ def config_of(name: str, model: Model | Unknown | None) -> Config | Unknown:
     entry = catalogue.find(name)
     if isinstance(model, Model) and not isinstance(model.config, Unknown):
         place = model.path or f"the hub's {name}"
-        return Config(text=model.config.raw, origin=f"config.json of {place}", entry=entry)
+        return Config(
+            text=model.config.raw,
+            origin=f"config.json of {place}",
+            entry=entry,
+            weight_files=model.weight_files,
+        )
     if entry is not None:
         derived = f", as {entry.derived_from} with the quantization of the name" if entry.derived_from else ""
         return Config(text=entry.config_json, origin=f"the catalogue{derived} ({entry.source})", entry=entry)
@@ -71,8 +87,10 @@ def of_launch(
         raise DoctorError("--hf-overrides changes the config, and is not read", "plan the model without it")
     architecture = read_architecture(config.text)
     settings = read_settings(launch)
+    extras = Extras(weight_files=config.weight_files, draft=_draft(settings))
     return Planned(
-        plan=plan(architecture, settings, device, release),
+        plan=plan(architecture, settings, device, release, extras),
+        extras=extras,
         launch=launch,
         name=name,
         config=config,
@@ -82,6 +100,13 @@ def of_launch(
         release=release,
         gpus=gpus,
     )
+
+
+def _draft(settings: LaunchSettings) -> Architecture | None:
+    """The speculative model, where the catalogue knows it."""
+    name = settings.draft.model if settings.draft is not None else None
+    entry = catalogue.find(name) if name else None
+    return None if entry is None else read_architecture(entry.config_json)
 
 
 def of_snapshot(snapshot: Snapshot) -> Planned | Unknown | None:
