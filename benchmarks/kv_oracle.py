@@ -1,6 +1,6 @@
 """How exactly the memory plan equals vLLM's own numbers: KV bytes per token, blocks, tokens, concurrency, parameters.
 
-Usage: kv_oracle.py ORACLE.json [--list]. The oracle holds, per model and launch, what vLLM's own classes computed. Prints
+Usage: kv_oracle.py ORACLE.json [--list]. The oracle holds what vLLM itself computed, per model and launch. Prints
 one line, last; with --list every entry that differs before it. Exit code 1 where anything differs.
 """
 

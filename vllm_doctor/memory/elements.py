@@ -33,7 +33,7 @@ def cache_head_bytes(kv_cache_dtype: str, model_bytes: int, key_size: int, value
     """Bytes of one token's keys and values in one head; None for a format that is not known.
 
     vLLM 0.32: v1/kv_cache_interface.py AttentionSpec.state_content_size_bytes; v1/attention/backends/triton_attn.py
-    customize_spec (one fp32 scale per side); flashinfer.py with nvfp4_kv_cache_full_dim (4 bits and an FP8 scale per 16).
+    customize_spec (an fp32 scale per side); flashinfer.py nvfp4_kv_cache_full_dim (4 bits, an FP8 scale per 16).
     """
     numbers = key_size + value_size
     if kv_cache_dtype == "auto":

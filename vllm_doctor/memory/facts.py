@@ -116,8 +116,9 @@ class Quantization(Facts, frozen=True):
     """The checkpoint's quantization: vLLM's name of the method, its numbers, and the modules that it leaves out.
 
     `bits` of a weight; `group` in columns (0: one per channel, -1: one per tensor); `block` the two sides of FP8
-    blocks; `symmetric`: no zero points; `static_activations`: one more scale per layer. `ignored` are patterns of module
-    names. `kv_cache_dtype` is what the checkpoint itself asks for its cache. `quantized_head`: lm_head is packed too.
+    blocks; `symmetric`: no zero points; `static_activations`: one more scale per layer. `ignored` are patterns of
+    module names. `kv_cache_dtype` is what the checkpoint itself asks for its cache. `quantized_head`: lm_head is
+    packed too. `activation_order`: a column order is stored as well; `float_format`: numbers are floating.
     """
 
     method: str
@@ -139,9 +140,9 @@ class Architecture(Facts, frozen=True):
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
     `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio), which every
     stage or the first holds. `native_max_model_len` is what vLLM derives where the user sets none.
-    `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_bytes` are the buffers of
-    the RoPE tables in elements of the model's dtype. `absorbed_elements` of the copies that MLA makes per layer. `exact`: every term is known; else `approximations` says what is
-    not.
+    `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of
+    the RoPE tables, `absorbed_elements` those of the copies that MLA makes per layer. `exact`: every term is known;
+    else `approximations` says what is not.
     """
 
     name: str

@@ -6,37 +6,109 @@ from vllm_doctor.memory.facts import Architecture, Layer, Release, Split, Tensor
 
 # vLLM 0.32 model_executor/models: these build the embedding on every pipeline stage, not on the first alone.
 EMBEDDING_ON_ALL = frozenset(
-    """
-    BloomForCausalLM ChatGLMForConditionalGeneration ChatGLMModel Cohere2ForCausalLM Cohere2MoeForCausalLM
-    CohereForCausalLM DbrxForCausalLM FalconForCausalLM FalconMambaForCausalLM GPT2LMHeadModel GPTJForCausalLM
-    GPTBigCodeForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM Gemma3TextModel Gemma3nForCausalLM Gemma4ForCausalLM
-    GemmaForCausalLM GptOssForCausalLM GraniteMoeForCausalLM GraniteMoeHybridForCausalLM GraniteMoeSWAForCausalLM
-    GraniteMoeSharedForCausalLM InternLM2ForCausalLM JambaForCausalLM Lfm2ForCausalLM Lfm2MoeForCausalLM
-    Mamba2ForCausalLM MambaForCausalLM MiniCPMForCausalLM MixtralForCausalLM NemotronHForCausalLM OPTForCausalLM
-    OlmoeForCausalLM OrionForCausalLM PhiMoEForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM
-    Qwen3NextForCausalLM Qwen3_5ForCausalLM Qwen3_5MoeForCausalLM Rnj1ForCausalLM StableLmForCausalLM
-    """.split()
+    (
+        "BloomForCausalLM",
+        "ChatGLMForConditionalGeneration",
+        "ChatGLMModel",
+        "Cohere2ForCausalLM",
+        "Cohere2MoeForCausalLM",
+        "CohereForCausalLM",
+        "DbrxForCausalLM",
+        "FalconForCausalLM",
+        "FalconMambaForCausalLM",
+        "GPT2LMHeadModel",
+        "GPTBigCodeForCausalLM",
+        "GPTJForCausalLM",
+        "Gemma2ForCausalLM",
+        "Gemma3ForCausalLM",
+        "Gemma3TextModel",
+        "Gemma3nForCausalLM",
+        "Gemma4ForCausalLM",
+        "GemmaForCausalLM",
+        "GptOssForCausalLM",
+        "GraniteMoeForCausalLM",
+        "GraniteMoeHybridForCausalLM",
+        "GraniteMoeSWAForCausalLM",
+        "GraniteMoeSharedForCausalLM",
+        "InternLM2ForCausalLM",
+        "JambaForCausalLM",
+        "Lfm2ForCausalLM",
+        "Lfm2MoeForCausalLM",
+        "Mamba2ForCausalLM",
+        "MambaForCausalLM",
+        "MiniCPMForCausalLM",
+        "MixtralForCausalLM",
+        "NemotronHForCausalLM",
+        "OPTForCausalLM",
+        "OlmoeForCausalLM",
+        "OrionForCausalLM",
+        "PhiMoEForCausalLM",
+        "Qwen2MoeForCausalLM",
+        "Qwen3MoeForCausalLM",
+        "Qwen3NextForCausalLM",
+        "Qwen3_5ForCausalLM",
+        "Qwen3_5MoeForCausalLM",
+        "Rnj1ForCausalLM",
+        "StableLmForCausalLM",
+    )
 )
 
 # The same for norm and lm_head, which others build on the last stage alone.
 HEAD_ON_ALL = frozenset(
-    """
-    ChatGLMForConditionalGeneration ChatGLMModel DbrxForCausalLM FalconForCausalLM FalconMambaForCausalLM
-    GPTJForCausalLM GptOssForCausalLM GraniteMoeForCausalLM GraniteMoeHybridForCausalLM GraniteMoeSWAForCausalLM
-    GraniteMoeSharedForCausalLM InternLM2ForCausalLM JambaForCausalLM Mamba2ForCausalLM MambaForCausalLM
-    MiniCPMForCausalLM MixtralForCausalLM NemotronHForCausalLM OlmoeForCausalLM OrionForCausalLM PhiMoEForCausalLM
-    Qwen2MoeForCausalLM Qwen3MoeForCausalLM Qwen3NextForCausalLM Rnj1ForCausalLM StableLmForCausalLM
-    """.split()
+    (
+        "ChatGLMForConditionalGeneration",
+        "ChatGLMModel",
+        "DbrxForCausalLM",
+        "FalconForCausalLM",
+        "FalconMambaForCausalLM",
+        "GPTJForCausalLM",
+        "GptOssForCausalLM",
+        "GraniteMoeForCausalLM",
+        "GraniteMoeHybridForCausalLM",
+        "GraniteMoeSWAForCausalLM",
+        "GraniteMoeSharedForCausalLM",
+        "InternLM2ForCausalLM",
+        "JambaForCausalLM",
+        "Mamba2ForCausalLM",
+        "MambaForCausalLM",
+        "MiniCPMForCausalLM",
+        "MixtralForCausalLM",
+        "NemotronHForCausalLM",
+        "OlmoeForCausalLM",
+        "OrionForCausalLM",
+        "PhiMoEForCausalLM",
+        "Qwen2MoeForCausalLM",
+        "Qwen3MoeForCausalLM",
+        "Qwen3NextForCausalLM",
+        "Rnj1ForCausalLM",
+        "StableLmForCausalLM",
+    )
 )
 
 # These run through the Transformers backend (0.32 models/registry.py _TRANSFORMERS_SUPPORTED_MODELS): no RoPE table.
 THROUGH_TRANSFORMERS = frozenset(
-    """
-    ArceeForCausalLM CwmForCausalLM FlexOlmoForCausalLM GlmForCausalLM GPTBigCodeForCausalLM GPTNeoXForCausalLM
-    HeliumForCausalLM PersimmonForCausalLM HunYuanDenseV1ForCausalLM HunYuanMoEV1ForCausalLM Jais2ForCausalLM NanbeigeForCausalLM OlmoForCausalLM
-    Olmo2ForCausalLM Olmo3ForCausalLM PhiForCausalLM SeedOssForCausalLM SmolLM3ForCausalLM Starcoder2ForCausalLM
-    VaultGemmaForCausalLM
-    """.split()
+    (
+        "ArceeForCausalLM",
+        "CwmForCausalLM",
+        "FlexOlmoForCausalLM",
+        "GPTBigCodeForCausalLM",
+        "GPTNeoXForCausalLM",
+        "GlmForCausalLM",
+        "HeliumForCausalLM",
+        "HunYuanDenseV1ForCausalLM",
+        "HunYuanMoEV1ForCausalLM",
+        "Jais2ForCausalLM",
+        "NanbeigeForCausalLM",
+        "Olmo2ForCausalLM",
+        "Olmo3ForCausalLM",
+        "OlmoForCausalLM",
+        "PersimmonForCausalLM",
+        "PhiForCausalLM",
+        "SeedOssForCausalLM",
+        "SmolLM3ForCausalLM",
+        "Starcoder2ForCausalLM",
+        "VaultGemmaForCausalLM",
+    )
 )
 # The release whose registry was read; older ones have layers of their own for these.
 BACKEND_FROM = (0, 32, 0)

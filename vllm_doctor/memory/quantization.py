@@ -1,6 +1,6 @@
 """How a checkpoint packs its weights, read from its quantization config under any of the names it may have."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from vllm_doctor.memory.config_values import ConfigError
@@ -13,7 +13,7 @@ _MAXIMUM_PATTERNS = 4096
 def read_quantization(whole: Mapping[str, Any], text: Mapping[str, Any]) -> Quantization | None:
     """The checkpoint's quantization; None for an unquantized one.
 
-    vLLM 0.32 model_arch_config_convertor.py _normalize_quantization_config. Raises ConfigError for numbers of no method.
+    vLLM 0.32 model_arch_config_convertor.py _normalize_quantization_config. Raises ConfigError for odd numbers.
     """
     config = next(
         (
@@ -33,6 +33,9 @@ def read_quantization(whole: Mapping[str, Any], text: Mapping[str, Any]) -> Quan
     if name is None:
         return None
     return _READERS.get(name, _plain)(name, config)
+
+
+Reader = Callable[[str, Mapping[str, Any]], Quantization]
 
 
 def _method(config: Mapping[str, Any]) -> str | None:
@@ -85,7 +88,7 @@ def _gptq(name: str, config: Mapping[str, Any]) -> Quantization:
     )
 
 
-def _fp8(name: str, config: Mapping[str, Any]) -> Quantization:
+def _fp8(_: str, config: Mapping[str, Any]) -> Quantization:
     block = config.get("weight_block_size")
     sides = None
     if isinstance(block, list) and len(block) == 2 and all(isinstance(s, int) and 0 < s <= 4096 for s in block):
@@ -99,6 +102,10 @@ def _fp8(name: str, config: Mapping[str, Any]) -> Quantization:
         ignored=_ignored(config),
         float_format=True,
     )
+
+
+def _fbgemm(_: str, config: Mapping[str, Any]) -> Quantization:
+    return Quantization(method="fp8", bits=8, group=0, ignored=_ignored(config), float_format=True)
 
 
 def _modelopt(name: str, config: Mapping[str, Any]) -> Quantization:
@@ -126,7 +133,7 @@ def _modelopt(name: str, config: Mapping[str, Any]) -> Quantization:
     )
 
 
-def _compressed(name: str, config: Mapping[str, Any]) -> Quantization:
+def _compressed(_: str, config: Mapping[str, Any]) -> Quantization:
     weights, activations = next(_schemes(config), ({}, {}))
     floating = weights.get("type") == "float"
     bits = _bits(weights, "num_bits", default=8)
@@ -164,7 +171,7 @@ def _schemes(config: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Map
             yield weights, activations if isinstance(activations, dict) else {}
 
 
-def _mxfp4(name: str, config: Mapping[str, Any]) -> Quantization:
+def _mxfp4(_: str, config: Mapping[str, Any]) -> Quantization:
     return Quantization(method="mxfp4", bits=4, group=32, ignored=_ignored(config), float_format=True)
 
 
@@ -177,16 +184,14 @@ def _plain(name: str, config: Mapping[str, Any]) -> Quantization:
     return Quantization(method=name, bits=_bits(config, "bits", default=8), ignored=_ignored(config))
 
 
-_READERS = {
+_READERS: Mapping[str, Reader] = {
     "gptq": _gptq,
     "gptq_marlin": _gptq,
     "auto-round": _gptq,
     "awq": _gptq,
     "awq_marlin": _gptq,
     "fp8": _fp8,
-    "fbgemm_fp8": lambda name, config: Quantization(
-        method="fp8", bits=8, group=0, ignored=_ignored(config), float_format=True
-    ),
+    "fbgemm_fp8": _fbgemm,
     "modelopt": _modelopt,
     "modelopt_fp4": _modelopt,
     "compressed-tensors": _compressed,

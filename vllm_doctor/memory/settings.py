@@ -139,7 +139,7 @@ class _Reader:
         return merged
 
     def _limits(self) -> Mapping[str, int] | None:
-        """`--limit-mm-per-prompt`: JSON, dotted (`--limit-mm-per-prompt.image 2`), or `image=2` as older releases had."""
+        """`--limit-mm-per-prompt`: JSON, dotted (`.image 2`), or `image=2` as older releases had."""
         given = self._object("--limit-mm-per-prompt")
         text = self._launch.value("--limit-mm-per-prompt")
         if not given and text and "=" in text:

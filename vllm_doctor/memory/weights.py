@@ -27,7 +27,7 @@ from vllm_doctor.memory.stages import layers_of_stages, stage_of_layers
 GIB = 2**30
 MTP_METHODS = ("mtp", "deepseek_mtp", "qwen3_next_mtp", "glm4_moe_mtp", "ernie_mtp", "mimo_mtp", "longcat_flash_mtp")
 WITHOUT_DRAFT = ("ngram", "[ngram]", "suffix")
-# Methods that pack an unquantized checkpoint while it is loaded (0.32 layers/quantization/online, bitsandbytes to 0.27).
+# Methods that pack an unquantized checkpoint while loading (0.32 layers/quantization/online; bitsandbytes to 0.27).
 ONLINE = {
     "fp8": Quantization(method="fp8", bits=8, group=-1, float_format=True),
     "fp8_per_tensor": Quantization(method="fp8", bits=8, group=-1, float_format=True),

@@ -2,14 +2,15 @@
 
 from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split
-from vllm_doctor.memory.families.parts import Tensors, embedding, full, linear, mlp, norm, norms, plain
+from vllm_doctor.memory.families.parts import Tensors, full, linear, mlp, norm, norms, plain
 
 
 def _attention(width: int, name: str) -> Tensors:
-    """Whisper's attention: no bias on the keys (whisper.py)."""
+    """Whisper's attention: the keys have no bias, but vLLM allocates one with the fused projection (whisper.py)."""
     return (
         *linear(f"{name}.q_proj", width, width, Split.ROWS, bias=True),
         *linear(f"{name}.k_proj", width, width, Split.ROWS),
+        plain(f"{name}.k_proj.bias", width, split=Split.ROWS, added=True),
         *linear(f"{name}.v_proj", width, width, Split.ROWS, bias=True),
         *linear(f"{name}.out_proj", width, width, Split.COLUMNS, bias=True),
     )
@@ -63,7 +64,7 @@ def read_whisper(config: Config) -> Architecture:
         layers=(0,) * layers,
         kinds=(layer,),
         first=(
-            embedding(vocabulary, width),
+            plain("model.decoder.embed_tokens", vocabulary, width),
             plain("model.decoder.embed_positions", config.positive("max_target_positions"), width),
         ),
         last=norm("model.decoder.layer_norm", width, bias=True),

@@ -11,7 +11,7 @@ from vllm_doctor.memory.families.parts import Tensors, correction, experts, line
 class Experts(NamedTuple):
     """The experts of a model: `layers` that have them; `shared` is the width of the expert that all tokens take."""
 
-    count: int
+    number: int
     per_token: int
     width: int
     layers: frozenset[int]
@@ -26,9 +26,9 @@ class Experts(NamedTuple):
     def tensors(self, hidden: int) -> Tensors:
         """The router, the routed and the shared experts of one layer."""
         return (
-            *router(hidden, self.count, bias=self.router_bias, element_bytes=self.router_bytes),
-            *((correction(self.count),) if self.corrected else ()),
-            *experts(hidden, self.width, self.count, gated=self.gated, bias=self.bias),
+            *router(hidden, self.number, bias=self.router_bias, element_bytes=self.router_bytes),
+            *((correction(self.number),) if self.corrected else ()),
+            *experts(hidden, self.width, self.number, gated=self.gated, bias=self.bias),
             *(mlp(hidden, self.shared, gated=self.gated, prefix="mlp.shared_experts.") if self.shared else ()),
             *((plain("mlp.shared_expert_gate", 1, hidden),) if self.shared_gate else ()),
         )

@@ -1,101 +1,13 @@
-"""Models with state layers: Mamba, gated delta nets, short convolutions, linear attention, alone or beside attention."""
+"""Models of Mamba layers, alone or beside attention."""
 
 from collections.abc import Callable, Sequence
 
 from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config, ConfigError
-from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split, StateTensor
+from vllm_doctor.memory.facts import Architecture, CacheKind, Layer, Split
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import Shape, is_tied, kv_heads_of
-from vllm_doctor.memory.families.latent import latent_attention, latent_cache
-from vllm_doctor.memory.families.parts import Tensors, attention, embedding, full, head, linear, mlp, norm, norms, plain
-from vllm_doctor.memory.families.windows import layer_types
-
-
-def mamba1(hidden: int, inner: int, state: int, kernel: int, rank: int, *, bias: bool, conv_bias: bool) -> Tensors:
-    """A Mamba block (0.32 layers/mamba/mamba_mixer.py); A is kept in fp32."""
-    return (
-        *linear("mixer.in_proj", 2 * inner, hidden, Split.ROWS, bias=bias),
-        plain("mixer.conv1d", inner, kernel, Split.ROWS),
-        *((plain("mixer.conv1d.bias", inner, split=Split.ROWS),) if conv_bias else ()),
-        *linear("mixer.x_proj", rank + 2 * state, inner, Split.COLUMNS),
-        *linear("mixer.dt_proj", inner, rank, Split.ROWS, bias=True),
-        plain("mixer.A_log", inner, state, Split.ROWS, element_bytes=4),
-        plain("mixer.D", inner, split=Split.ROWS),
-        *linear("mixer.out_proj", hidden, inner, Split.COLUMNS, bias=bias),
-    )
-
-
-def mamba1_cache(inner: int, state: int, kernel: int) -> Cache:
-    """The states of a Mamba block (mamba_utils.py mamba1_state_shape)."""
-    states = (StateTensor(inner, kernel - 1), StateTensor(inner, state, temporal=True))
-    return Cache(kind=CacheKind.STATE, states=states, state_name="mamba1")
-
-
-def mamba2(
-    hidden: int,
-    inner: int,
-    groups: int,
-    heads: int,
-    state: int,
-    kernel: int,
-    *,
-    bias: bool = False,
-    conv_bias: bool = True,
-    gated_norm: bool = True,
-) -> Tensors:
-    """A Mamba-2 block (layers/mamba/mamba_mixer2.py); every rank has at least one group."""
-    pairs = 2 * groups * state
-    return (
-        *linear("mixer.in_proj", 2 * inner + heads, hidden, Split.ROWS, bias=bias),
-        *linear("mixer.in_proj_groups", pairs, hidden, Split.HEADS, bias=bias, heads=groups),
-        plain("mixer.conv1d", inner, kernel, Split.ROWS),
-        plain("mixer.conv1d_groups", pairs, kernel, Split.HEADS, heads=groups),
-        *(
-            (
-                plain("mixer.conv1d.bias", inner, split=Split.ROWS),
-                plain("mixer.conv1d_groups.bias", pairs, split=Split.HEADS, heads=groups),
-            )
-            if conv_bias
-            else ()
-        ),
-        plain("mixer.A_log", heads, split=Split.ROWS, element_bytes=4),
-        plain("mixer.D", heads, split=Split.ROWS),
-        plain("mixer.dt_bias", heads, split=Split.ROWS),
-        *((plain("mixer.norm", inner, split=Split.ROWS),) if gated_norm else ()),
-        *linear("mixer.out_proj", hidden, inner, Split.COLUMNS, bias=bias),
-    )
-
-
-def mamba2_cache(inner: int, groups: int, heads: int, head_size: int, state: int, kernel: int) -> Cache:
-    """The states of a Mamba-2 block (mamba_utils.py mamba2_state_shape)."""
-    states = (
-        StateTensor(inner, kernel - 1),
-        StateTensor(groups, 2 * state * (kernel - 1)),
-        StateTensor(heads, head_size * state, temporal=True),
-    )
-    return Cache(kind=CacheKind.STATE, states=states, state_name="mamba2")
-
-
-def delta_net(config: Config, hidden: int) -> tuple[Tensors, Cache]:
-    """A gated delta net (layers/mamba/gdn; qwen3_next.py, qwen3_5.py, olmo_hybrid.py)."""
-    keys, values = config.positive("linear_num_key_heads"), config.positive("linear_num_value_heads")
-    key_size, value_size = config.positive("linear_key_head_dim"), config.positive("linear_value_head_dim")
-    kernel = config.positive("linear_conv_kernel_dim")
-    key, value = keys * key_size, values * value_size
-    tensors = (
-        *linear("linear_attn.in_proj_qkvz", 2 * key + 2 * value, hidden, Split.ROWS),
-        *linear("linear_attn.in_proj_ba", 2 * values, hidden, Split.ROWS),
-        plain("linear_attn.conv1d", 2 * key + value, kernel, Split.ROWS),
-        plain("linear_attn.dt_bias", values, split=Split.ROWS),
-        plain("linear_attn.A_log", values, split=Split.ROWS, element_bytes=4),
-        *norm("linear_attn.norm", value_size),
-        *linear("linear_attn.out_proj", hidden, value, Split.COLUMNS),
-    )
-    states = (
-        StateTensor(2 * key + value, kernel - 1),
-        StateTensor(values, value_size * key_size, temporal=True),
-    )
-    return tensors, Cache(kind=CacheKind.STATE, states=states, state_name="gdn_attention")
+from vllm_doctor.memory.families.parts import Tensors, attention, embedding, full, head, linear, mlp, norm, norms
+from vllm_doctor.memory.families.states import mamba1, mamba1_cache, mamba2, mamba2_cache
 
 
 def built(
@@ -134,7 +46,7 @@ def built(
         head_size=head_size,
         tied_embeddings=is_one,
         largest_intermediate=intermediate,
-        experts=found.count if found else 0,
+        experts=found.number if found else 0,
         experts_per_token=found.per_token if found else 0,
         expert_intermediate=found.width if found else 0,
         is_hybrid=CacheKind.STATE in caches and len(caches) > 1,
@@ -224,12 +136,13 @@ def read_jamba(config: Config) -> Architecture:
         cache = full(shape.kv_heads, shape.head_size) if is_attention else mamba1_cache(inner, state, kernel)
         return Layer(tensors=(*(attending if is_attention else block), *feed, *norms(2, hidden)), caches=(cache,))
 
-    return _hybrid(config, [layer(i) for i in range(layers)], shape, found, config.positive("intermediate_size"))
+    return hybrid(config, [layer(i) for i in range(layers)], shape, found, config.positive("intermediate_size"))
 
 
-def _hybrid(
+def hybrid(
     config: Config, layers: Sequence[Layer], shape: Shape, found: moe.Experts | None, intermediate: int, **more: object
 ) -> Architecture:
+    """An architecture out of its layers, with the heads of its attention."""
     return built(
         config,
         layers,
@@ -280,7 +193,7 @@ def read_nemotron_h(config: Config) -> Architecture:
     made = {letter: blocks[letter]() for letter in set(pattern)}
     layers = [Layer(tensors=(*made[c].tensors, *norms(1, hidden)), caches=made[c].caches) for c in pattern]
     ssm = config.text("mamba_ssm_cache_dtype") or "float32"
-    return _hybrid(config, layers, shape, found, width if "-" in pattern else 0, ssm_dtype=ssm)
+    return hybrid(config, layers, shape, found, width if "-" in pattern else 0, ssm_dtype=ssm)
 
 
 def nemotron_pattern(config: Config) -> str:
@@ -364,7 +277,7 @@ def read_granite_hybrid(config: Config) -> Architecture:
     )
     full_layer = Layer(tensors=(*attending, *feed, *norms(2, hidden)), caches=(full(shape.kv_heads, shape.head_size),))
     chosen = [full_layer if t == "attention" else state_layer for t in types]
-    return _hybrid(config, chosen, shape, found, shared)
+    return hybrid(config, chosen, shape, found, shared)
 
 
 def _granite_head(config: Config, hidden: int) -> int:
@@ -386,7 +299,7 @@ def read_bamba(config: Config) -> Architecture:
         tensors=(*attention(hidden, shape.heads, shape.kv_heads, shape.head_size), *feed),
         caches=(full(shape.kv_heads, shape.head_size),),
     )
-    return _hybrid(config, [full_layer if i in where else state_layer for i in range(layers)], shape, None, width)
+    return hybrid(config, [full_layer if i in where else state_layer for i in range(layers)], shape, None, width)
 
 
 def read_falcon_h1(config: Config) -> Architecture:
@@ -419,141 +332,4 @@ def read_falcon_h1(config: Config) -> Architecture:
         full(shape.kv_heads, shape.head_size),
         mamba2_cache(inner, groups, heads, size or inner // heads, state, kernel),
     )
-    return _hybrid(config, [Layer(tensors=tensors, caches=caches)] * layers, shape, None, width)
-
-
-def read_delta_hybrid(config: Config) -> Architecture:
-    """Qwen3-Next and Qwen3.5: gated delta nets, every n-th layer gated attention (qwen3_next.py, qwen3_5.py)."""
-    hidden, layers = config.positive("hidden_size"), depth(config)
-    shape = attention_shape(config, hidden, "head_dim")
-    found = moe.qwen(config, layers) if moe.count_of(config) else None
-    net, cache = delta_net(config, hidden)
-    bias = config.flag("attention_bias")
-    attending = (
-        *attention(
-            hidden,
-            shape.heads,
-            shape.kv_heads,
-            shape.head_size,
-            qkv_bias=bias,
-            out_bias=False,
-            gated=config.flag("attn_output_gate", default=True),
-        ),
-        *norm("self_attn.q_norm", shape.head_size),
-        *norm("self_attn.k_norm", shape.head_size),
-    )
-    width = config.count("intermediate_size", default=0)
-    types = layer_types(config, layers) or ("full_attention",) * layers
-
-    def layer(i: int) -> Layer:
-        is_attention = types[i] == "full_attention"
-        feed = found.tensors(hidden) if found is not None and i in found.layers else mlp(hidden, width)
-        mixer = attending if is_attention else net
-        return Layer(
-            tensors=(*mixer, *feed, *norms(2, hidden)),
-            caches=(full(shape.kv_heads, shape.head_size) if is_attention else cache,),
-        )
-
-    intermediate = found.shared if found is not None else width
-    ssm = config.text("mamba_ssm_dtype") if config.model_type.startswith("qwen3_5") else None
-    return _hybrid(config, [layer(i) for i in range(layers)], shape, found, intermediate, ssm_dtype=ssm)
-
-
-def read_lfm2(config: Config) -> Architecture:
-    """LFM2: short convolutions and attention (lfm2.py, lfm2_moe.py)."""
-    hidden, layers = config.positive("hidden_size"), depth(config)
-    shape = attention_shape(config, hidden)
-    kernel = config.positive("conv_L_cache", default=3)
-    conv_bias = config.flag("conv_bias")
-    types = config.words("layer_types", layers) or _lfm2_types(config, layers)
-    found = moe.deepseek(config, layers) if moe.count_of(config) else None
-    first = config.count("num_dense_layers", default=0)
-    if found is not None:
-        found = found._replace(layers=frozenset(range(first, layers)), corrected=config.flag("use_expert_bias"))
-    width = _lfm2_width(config)
-    dense = mlp(hidden, width)
-    conv = (
-        *linear("conv.in_proj", 3 * hidden, hidden, Split.ROWS, bias=conv_bias),
-        plain("conv.conv", hidden, kernel, Split.ROWS),
-        *((plain("conv.conv.bias", hidden, split=Split.ROWS),) if conv_bias else ()),
-        *linear("conv.out_proj", hidden, hidden, Split.COLUMNS, bias=conv_bias),
-    )
-    attending = (
-        *attention(hidden, shape.heads, shape.kv_heads, shape.head_size),
-        *norm("self_attn.q_layernorm", shape.head_size),
-        *norm("self_attn.k_layernorm", shape.head_size),
-    )
-    cache = Cache(kind=CacheKind.STATE, states=(StateTensor(hidden, kernel - 1),), state_name="short_conv")
-
-    def layer(i: int) -> Layer:
-        is_attention = types[i] == "full_attention"
-        feed = found.tensors(hidden) if found is not None and i in found.layers else dense
-        mixer = attending if is_attention else conv
-        caches = (full(shape.kv_heads, shape.head_size) if is_attention else cache,)
-        return Layer(tensors=(*mixer, *feed, *norms(2, hidden)), caches=caches)
-
-    return _hybrid(config, [layer(i) for i in range(layers)], shape, found, width)
-
-
-def _lfm2_types(config: Config, layers: int) -> tuple[str, ...]:
-    where = set(config.counts("full_attn_idxs"))
-    return tuple("full_attention" if i in where else "conv" for i in range(layers))
-
-
-def _lfm2_width(config: Config) -> int:
-    """The MLP's width: two thirds of the block's, rounded up (lfm2.py Lfm2MLP)."""
-    width = config.positive("intermediate_size", "block_ff_dim")
-    if config.model_type == "lfm2" and config.flag("block_auto_adjust_ff_dim", default=True):
-        width = int(config.number("block_ffn_dim_multiplier", 1.0) * (2 * width // 3))
-        multiple = config.positive("block_multiple_of", default=256)
-        width = multiple * -(-width // multiple)
-    return width
-
-
-def read_kimi_linear(config: Config) -> Architecture:
-    """Kimi Linear: delta attention (KDA) and latent attention by the lists of linear_attn_config (kimi_linear.py)."""
-    hidden, layers = config.positive("hidden_size"), depth(config)
-    section = config.section("linear_attn_config")
-    if section is None:
-        raise ConfigError("linear_attn_config is missing")
-    heads, size = section.positive("num_heads"), section.positive("head_dim")
-    kernel = section.positive("short_conv_kernel_size", default=4)
-    kda_layers = set(section.counts("kda_layers"))
-    found = moe.corrected(config, layers) if moe.count_of(config) else None
-    inner = heads * size
-    net = (
-        *(t for n in "qkv" for t in linear(f"self_attn.{n}_proj", inner, hidden, Split.ROWS)),
-        *(plain(f"self_attn.{n}_conv1d", inner, kernel, Split.ROWS, element_bytes=4) for n in "qkv"),
-        *linear("self_attn.f_a_proj", size, hidden, Split.WHOLE),
-        *linear("self_attn.f_b_proj", inner, size, Split.ROWS),
-        *linear("self_attn.b_proj", heads, hidden, Split.ROWS),
-        *linear("self_attn.g_a_proj", size, hidden, Split.WHOLE),
-        *linear("self_attn.g_b_proj", inner, size, Split.ROWS),
-        plain("self_attn.A_log", heads, split=Split.ROWS, element_bytes=4),
-        plain("self_attn.dt_bias", inner, split=Split.ROWS, element_bytes=4),
-        *norm("self_attn.o_norm", size),
-        *linear("self_attn.o_proj", hidden, inner, Split.COLUMNS),
-    )
-    states = (StateTensor(3 * inner, kernel - 1), StateTensor(heads, size * size, element_bytes=4))
-    cache = Cache(kind=CacheKind.STATE, states=states, state_name="kda")
-    attending = latent_attention(config, hidden, config.positive("num_attention_heads"))
-    dense = mlp(hidden, config.positive("intermediate_size"))
-
-    def layer(i: int) -> Layer:
-        is_net = i + 1 in kda_layers
-        feed = found.tensors(hidden) if found is not None and i in found.layers else dense
-        return Layer(
-            tensors=(*(net if is_net else attending), *feed, *norms(2, hidden)),
-            caches=(cache if is_net else latent_cache(config),),
-        )
-
-    return built(
-        config,
-        [layer(i) for i in range(layers)],
-        hidden,
-        heads=config.positive("num_attention_heads"),
-        kv_heads=1,
-        head_size=config.positive("kv_lora_rank"),
-        found=found,
-        intermediate=config.positive("intermediate_size"),
-    )
+    return hybrid(config, [Layer(tensors=tensors, caches=caches)] * layers, shape, None, width)

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config
+from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import is_tied
@@ -89,7 +89,7 @@ def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architec
         head_size=config.positive("kv_lora_rank") + config.count("qk_rope_head_dim", default=0),
         tied_embeddings=tied,
         largest_intermediate=dense if found is None or len(found.layers) < layers else found.shared,
-        experts=found.count if found else 0,
+        experts=found.number if found else 0,
         experts_per_token=found.per_token if found else 0,
         expert_intermediate=found.width if found else 0,
         sparse_attention=bool(index_caches),
@@ -113,8 +113,8 @@ def read_longcat(config: Config) -> Architecture:
     """LongCat-Flash: every layer has two attentions and two dense MLPs beside the experts (longcat_flash.py)."""
     layers = config.positive("num_layers", "num_hidden_layers", largest=LARGEST_LAYERS)
     hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
-    count = config.positive("n_routed_experts", largest=moe.LARGEST_EXPERTS)
-    zero = config.count("zero_expert_num", default=0, largest=moe.LARGEST_EXPERTS)
+    count = config.positive("n_routed_experts", largest=LARGEST_EXPERTS)
+    zero = config.count("zero_expert_num", default=0, largest=LARGEST_EXPERTS)
     width = config.positive("expert_ffn_hidden_size", "moe_intermediate_size")
     dense = config.positive("ffn_hidden_size", "intermediate_size")
     per_token = moe.per_token_of(config)

@@ -14,7 +14,7 @@ def linear(name: str, rows: int, columns: int, split: Split, *, bias: bool = Fal
     return (matrix, Tensor(name=f"{name}.bias", rows=rows, split=bias_split, heads=heads))
 
 
-def plain(name: str, rows: int, columns: int = 0, split: Split = Split.WHOLE, **more: int | None) -> Tensor:
+def plain(name: str, rows: int, columns: int = 0, split: Split = Split.WHOLE, **more: int | bool | None) -> Tensor:
     """A tensor that no quantization method packs."""
     return Tensor(name=name, rows=rows, columns=columns, split=split, **more)  # type: ignore[arg-type]
 

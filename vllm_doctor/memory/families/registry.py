@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
-from vllm_doctor.memory.families import encoder_decoder, hybrid, latent, singles
-from vllm_doctor.memory.families.decoder import STYLES, decoder
+from vllm_doctor.memory.families import encoder_decoder, hybrid, latent, linear_hybrid, singles
+from vllm_doctor.memory.families.decoder import decoder
+from vllm_doctor.memory.families.styles import STYLES
 from vllm_doctor.memory.families.towers import TOWERS, Towers, no_towers, unknown_towers
 
 Reader = Callable[[Config], Architecture]
@@ -20,7 +21,7 @@ _OWN: Mapping[str, Reader] = {
     "LongcatFlashForCausalLM": latent.read_longcat,
     "PanguUltraMoEForCausalLM": latent.read_latent,
     "MiniCPM3ForCausalLM": latent.read_minicpm3,
-    "KimiLinearForCausalLM": hybrid.read_kimi_linear,
+    "KimiLinearForCausalLM": linear_hybrid.read_kimi_linear,
     "MambaForCausalLM": hybrid.read_mamba,
     "FalconMambaForCausalLM": hybrid.read_mamba,
     "Mamba2ForCausalLM": hybrid.read_mamba2,
@@ -29,11 +30,11 @@ _OWN: Mapping[str, Reader] = {
     "FalconH1ForCausalLM": hybrid.read_falcon_h1,
     "NemotronHForCausalLM": hybrid.read_nemotron_h,
     "GraniteMoeHybridForCausalLM": hybrid.read_granite_hybrid,
-    "Qwen3NextForCausalLM": hybrid.read_delta_hybrid,
-    "Qwen3_5ForCausalLM": hybrid.read_delta_hybrid,
-    "Qwen3_5MoeForCausalLM": hybrid.read_delta_hybrid,
-    "Lfm2ForCausalLM": hybrid.read_lfm2,
-    "Lfm2MoeForCausalLM": hybrid.read_lfm2,
+    "Qwen3NextForCausalLM": linear_hybrid.read_delta_hybrid,
+    "Qwen3_5ForCausalLM": linear_hybrid.read_delta_hybrid,
+    "Qwen3_5MoeForCausalLM": linear_hybrid.read_delta_hybrid,
+    "Lfm2ForCausalLM": linear_hybrid.read_lfm2,
+    "Lfm2MoeForCausalLM": linear_hybrid.read_lfm2,
     "OPTForCausalLM": singles.read_opt,
     "DbrxForCausalLM": singles.read_dbrx,
     "FalconForCausalLM": singles.read_falcon,
@@ -106,7 +107,7 @@ def reader_of(name: str, text: Config) -> Reader:
 
     Raises ConfigError for one whose layers are not known: a plan would be a guess.
     """
-    for candidate in (name, _inside(name, text)):
+    for candidate in (name, _inside(text)):
         if candidate in _OWN:
             return _OWN[candidate]
         if candidate in STYLES:
@@ -114,7 +115,7 @@ def reader_of(name: str, text: Config) -> Reader:
     raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
 
 
-def _inside(name: str, text: Config) -> str:
+def _inside(text: Config) -> str:
     named = text.values.get("architectures") if text.outer else None
     if isinstance(named, list) and named and isinstance(named[0], str) and (named[0] in _OWN or named[0] in STYLES):
         return named[0]

@@ -2,10 +2,10 @@
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import Config, ConfigError
+from vllm_doctor.memory.config_values import LARGEST_EXPERTS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Layer, Split, Tensor
 from vllm_doctor.memory.families import experts as moe
-from vllm_doctor.memory.families.decoder import STYLES, Style, read_decoder, shape_of
+from vllm_doctor.memory.families.decoder import read_decoder, shape_of
 from vllm_doctor.memory.families.hybrid import built, depth
 from vllm_doctor.memory.families.latent import read_latent
 from vllm_doctor.memory.families.parts import (
@@ -21,6 +21,7 @@ from vllm_doctor.memory.families.parts import (
     plain,
     router,
 )
+from vllm_doctor.memory.families.styles import STYLES, Style
 from vllm_doctor.memory.families.windows import SLIDING, layer_types
 
 _GPT = Style(qkv_bias=True, out_bias=True, mlp_bias=True, gated=False, norm_bias=True)
@@ -57,7 +58,7 @@ def read_dbrx(config: Config) -> Architecture:
     kv_heads = attn.positive("kv_n_heads")
     layers = config.positive("n_layers", largest=2048)
     found = moe.Experts(
-        ffn.positive("moe_num_experts", largest=moe.LARGEST_EXPERTS),
+        ffn.positive("moe_num_experts", largest=LARGEST_EXPERTS),
         ffn.positive("moe_top_k"),
         ffn.positive("ffn_hidden_size"),
         frozenset(range(layers)),

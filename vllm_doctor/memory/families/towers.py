@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config
 from vllm_doctor.memory.facts import Architecture, Split, Tensor
 from vllm_doctor.memory.families.encoder_decoder import audio_encoder
@@ -171,7 +173,10 @@ def whisper_audio(whole: Config) -> Towers:
     width = audio.positive("d_model", "hidden_size")
     join = linear("projector.linear", text.positive("hidden_size"), width, Split.WHOLE, bias=True)
     doubts = () if whole.model_type == "qwen2_audio" else ("the audio projector is an estimate",)
-    return Towers((*audio_encoder(audio), *join), True, 0, 0, doubts)
+    tower = audio_encoder(audio)
+    if whole.model_type == "qwen2_audio":  # Transformers' own module, whole on every rank (qwen2_audio.py)
+        tower = tuple(replace(t, split=Split.WHOLE) for t in tower if not t.added)
+    return Towers((*tower, *join), True, 0, 0, doubts)
 
 
 def unknown_towers(whole: Config) -> Towers:

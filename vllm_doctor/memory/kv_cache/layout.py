@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vllm_doctor.memory.facts import Architecture, CacheKind, Device, LaunchSettings, Release
 from vllm_doctor.memory.kv_cache.groups import Group, Placed, make_groups
-from vllm_doctor.memory.kv_cache.specs import Spec, rank_specs
+from vllm_doctor.memory.kv_cache.specs import Spec, rank_specs, served_dtype
 from vllm_doctor.memory.stages import stage_of_layers
 
 GIB = 2**30
-# vLLM holds one block back, the null block, and from 0.29 on counts it (v1/core/kv_cache_utils.py get_kv_cache_configs).
+# vLLM holds one block back, the null block, and counts it from 0.29 on (v1/core/kv_cache_utils.py, 0.32).
 NULL_BLOCK_COUNTED = (0, 29, 0)
 # v1/core/kv_cache_utils.py get_kv_cache_capacity: tokens = int(max_concurrency * max_model_len).
 TOKENS_BY_CONCURRENCY = (0, 21, 0)
@@ -198,6 +199,7 @@ def kv_layout(
 
     Raises DoctorError for a KV format that is not known and for layers that vLLM cannot lay out.
     """
+    settings = replace(settings, kv_cache_dtype=served_dtype(architecture, settings, release))
     specs = rank_specs(architecture, settings, release, device, max_model_len)
     stages = settings.pipeline_parallel_size
     placed = [
@@ -239,7 +241,7 @@ def in_flight_tokens(settings: LaunchSettings, release: Release, max_num_batched
 
 
 def _concurrent_batches(settings: LaunchSettings, release: Release) -> int:
-    """Batches at once: 2 with asynchronous scheduling (the default from 0.14 on), one more than the stages (0.29 on)."""
+    """Batches at once: 2 with asynchronous scheduling (the default from 0.14), one more than stages from 0.29."""
     stages = settings.pipeline_parallel_size
     if release < (0, 26, 0):
         return 1

@@ -1,6 +1,5 @@
 """One layer's cache on one rank: the bytes of a block, and how many blocks a request may hold."""
 
-from collections.abc import Sequence
 from math import lcm
 from typing import NamedTuple
 
@@ -192,6 +191,16 @@ def model_element_bytes(architecture: Architecture, settings: LaunchSettings) ->
     return element_bytes(dtype) or 2
 
 
-def kinds_of(specs: Sequence[Spec]) -> set[CacheKind]:
-    """The kinds of cache among the specs."""
-    return {s.kind for s in specs}
+def served_dtype(architecture: Architecture, settings: LaunchSettings, release: Release) -> str:
+    """The format of the KV cache: `auto` takes what the checkpoint asks for (0.32 utils/torch_utils.py).
+
+    DeepSeek's sparse attention packs FP8 in its own layout, which was its default at first (0.11 to 0.2x; 0.32 takes
+    bfloat16: model_executor/models/config.py DeepseekV32ForCausalLM).
+    """
+    dtype = settings.kv_cache_dtype
+    quantization = architecture.quantization
+    if dtype == "auto" and quantization is not None and quantization.kv_cache_dtype is not None:
+        dtype = quantization.kv_cache_dtype
+    if architecture.sparse_attention and (is_fp8(dtype) or (dtype == "auto" and release < (0, 22, 0))):
+        return "fp8_ds_mla"
+    return dtype
