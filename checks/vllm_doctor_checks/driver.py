@@ -6,17 +6,16 @@ from msgspec import Struct
 
 from vllm_doctor import releases
 from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Environment, Gpu, Gpus, Host, NvmlFailure, NvmlUnavailable
-from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
-from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import devices, installers
-from vllm_doctor_checks.driver_versions import (
-    LAST_CUDA_12_RELEASE,
+from vllm_doctor.drivers import (
     MINIMUM_DRIVER,
     TOOLKIT_BRANCH,
     cuda_numbers,
     numbers,
 )
+from vllm_doctor.facts import Environment, Gpu, Gpus, Host, NvmlFailure, NvmlUnavailable
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks import devices, resolving
 
 # The images' switch for forward compatibility (vLLM docker/Dockerfile): from 0.17.0; 0.15.0 to 0.16.0 always use it.
 _SWITCH = "VLLM_ENABLE_CUDA_COMPATIBILITY"
@@ -129,7 +128,7 @@ def _of_image(image: str, tag: str, version: str | None) -> Runtime:
 def _below_minimum(snapshot: Snapshot, driver: str, runtime: Runtime, minimum: str) -> Iterator[Finding]:
     boards = _boards(snapshot)
     cuda = f"{runtime.cuda[0]}.{runtime.cuda[1]}"
-    title = f"the NVIDIA driver {driver} is too old for CUDA {cuda}, which needs {minimum} or newer"
+    title = f"The NVIDIA driver {driver} is too old for CUDA {cuda}, which needs {minimum} or newer"
     evidence = (f"driver: {driver}", f"{runtime.carrier}: CUDA {cuda}", f"CUDA {runtime.cuda[0]}.x needs {minimum}")
     fixes = _fixes(snapshot, driver, runtime)
     compatibility = _compatibility(snapshot)
@@ -161,12 +160,13 @@ def _compatibility(snapshot: Snapshot) -> str | None:
 
 def _fixes(snapshot: Snapshot, driver: str, runtime: Runtime) -> tuple[Fix, ...]:
     fixes = [_update_driver(snapshot, runtime)]
-    if runtime.cuda[0] == 13 and numbers(driver) >= numbers(MINIMUM_DRIVER[12]):
-        fixes.append(_older_vllm(snapshot))
+    older = resolving.fix(snapshot, f"the newest release that runs on the driver {driver}")
+    if older is not None:
+        fixes.append(older)
     boards = _boards(snapshot) if runtime.cuda[0] == 13 else ()
     if devices.in_container(snapshot) and boards and all(devices.is_data_centre(g) for g in boards):
         edit = LaunchEdit(env={_SWITCH: "1"})
-        fixes.append(Fix(title="use the image's forward compatibility libraries", launch=edit, automatic=True))
+        fixes.append(Fix(title="Use the image's forward compatibility libraries", launch=edit, automatic=True))
     return tuple(fixes)
 
 
@@ -180,17 +180,7 @@ def _update_driver(snapshot: Snapshot, runtime: Runtime) -> Fix:
         command = ("sudo", "ubuntu-drivers", "install", "--gpgpu", f"nvidia:{branch}-server")
     elif isinstance(host, Host) and host.wsl:
         where = " in Windows"
-    return Fix(title=f"update the NVIDIA driver{where} to branch {branch} or newer, and restart", command=command)
-
-
-def _older_vllm(snapshot: Snapshot) -> Fix:
-    title = f"or run vLLM {LAST_CUDA_12_RELEASE}, the last release with CUDA 12, which this driver runs"
-    launch = snapshot.launch
-    if launch is not None and launch.docker is not None:
-        return Fix(title=f"{title}: the image vllm/vllm-openai:v{LAST_CUDA_12_RELEASE}")
-    environment = snapshot.environment
-    assert isinstance(environment, Environment)
-    return Fix(title=title, command=installers.install(environment, f"vllm=={LAST_CUDA_12_RELEASE}"))
+    return Fix(title=f"Update the NVIDIA driver{where} to branch {branch} or newer, and restart", command=command)
 
 
 def _ptx_of_newer_toolkit(snapshot: Snapshot, driver: str) -> Iterator[Finding]:
@@ -212,12 +202,12 @@ def _ptx_of_newer_toolkit(snapshot: Snapshot, driver: str) -> Iterator[Finding]:
         built = f"{cuda[0]}.{cuda[1]}"
         yield warning(
             "driver-too-old",
-            f"the driver {driver} cannot compile the PTX of CUDA {built} that FlashAttention 2 needs on this GPU",
+            f"The driver {driver} cannot compile the PTX of CUDA {built} that FlashAttention 2 needs on this GPU",
             evidence=(
                 f"driver: {driver}; CUDA {built} came with branch {branch}",
                 f"{devices.labels(affected)}: the vLLM {version} wheel has FlashAttention 2 for it as PTX only",
             ),
-            fixes=(Fix(title=f"update the NVIDIA driver to branch {branch} or newer, and restart"),),
+            fixes=(Fix(title=f"Update the NVIDIA driver to branch {branch} or newer, and restart"),),
         )
 
 
@@ -230,15 +220,15 @@ def _module_mismatch(snapshot: Snapshot, gpus: NvmlUnavailable) -> Finding:
     seen += [f"loaded kernel module: {module}"] if isinstance(module, str) else []
     seen += [f"user-space library: {library}"] if library else []
     if isinstance(host, Host) and host.container is not None:
-        fixes: tuple[Fix, ...] = (Fix(title="restart this container, and the host if its own nvidia-smi fails too"),)
+        fixes: tuple[Fix, ...] = (Fix(title="Restart this container, and the host if its own nvidia-smi fails too"),)
     else:
         modules = ("nvidia_drm", "nvidia_modeset", "nvidia_uvm", "nvidia")
-        unload = "or, with no program on the GPUs, unload the old module; the next use of a GPU loads the new one"
+        unload = "Or, with no program on the GPUs, unload the old module; the next use of a GPU loads the new one"
         fixes = (
-            Fix(title="restart the machine", command=("sudo", "reboot")),
+            Fix(title="Restart the machine", command=("sudo", "reboot")),
             Fix(title=unload, command=("sudo", "modprobe", "-r", *modules)),
         )
-    title = f"the NVIDIA kernel module and the driver's libraries are of different versions{versions}"
+    title = f"The NVIDIA kernel module and the driver's libraries are of different versions{versions}"
     return error("driver-library-mismatch", title, evidence=tuple(seen), fixes=fixes)
 
 
@@ -256,9 +246,9 @@ def _stale_compatibility(snapshot: Snapshot, host: Host, gpus: Gpus) -> Iterator
     if numbers(driver) and numbers(driver)[0] > branch:
         yield error(
             "driver-library-mismatch",
-            f"the forward compatibility libcuda (branch {branch}) is older than the driver {driver}",
+            f"The forward compatibility libcuda (branch {branch}) is older than the driver {driver}",
             evidence=(f"libcuda.so.1 is taken from {path}", f"driver: {driver}", "CUDA error 803"),
-            fixes=(Fix(title=f"take {path.rpartition('/')[0]} out of LD_LIBRARY_PATH and /etc/ld.so.conf.d"),),
+            fixes=(Fix(title=f"Take {path.rpartition('/')[0]} out of LD_LIBRARY_PATH and /etc/ld.so.conf.d"),),
         )
 
 
@@ -274,12 +264,12 @@ def _image_compatibility(snapshot: Snapshot, driver: str) -> Iterator[Finding]:
         code = "803" if numbers(driver)[0] > 575 else "804"
         yield warning(
             "driver-library-mismatch",
-            f"the image of vLLM {version} puts its own libcuda (branch 575) before the driver's: CUDA error {code}",
+            f"The image of vLLM {version} puts its own libcuda (branch 575) before the driver's: CUDA error {code}",
             evidence=(f"driver: {driver}", f"image: vLLM {version}, /etc/ld.so.conf.d/cuda-compat.conf"),
             fixes=(
-                Fix(title="use the image of 0.17.0 or newer, in which this is off"),
+                Fix(title="Use the image of 0.17.0 or newer, in which this is off"),
                 Fix(
-                    title="put the driver's own library first",
+                    title="Put the driver's own library first",
                     launch=LaunchEdit(env={"LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu"}),
                 ),
             ),

@@ -8,12 +8,12 @@ from vllm_doctor.facts import Launch, ModelConfig
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks.launching import planned_release
 from vllm_doctor_checks.model_facts import (
     config_of,
     is_at_least,
     launch_of,
     model_of,
-    release_of,
     setting,
     transformers_version,
 )
@@ -93,7 +93,7 @@ def _do_not_fit(config: ModelConfig, what: str) -> Finding:
             f"hidden_size {config.hidden_size}, num_attention_heads {config.num_attention_heads}, "
             f"num_key_value_heads {config.num_key_value_heads}, head_dim {config.head_dim}",
         ),
-        fixes=(Fix(title="take the config.json of the model that the weights are of"),),
+        fixes=(Fix(title="Take the config.json of the model that the weights are of"),),
     )
 
 
@@ -101,18 +101,24 @@ def _no_kernel(text: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Finding]
     rank, rope = text.get("kv_lora_rank"), text.get("qk_rope_head_dim")
     if not isinstance(rank, int) or not isinstance(rope, int) or rank + rope == CPU_MLA_SIZE:
         return
-    if not is_at_least(release := release_of(snapshot), "0.28.0"):
+    if (setting(snapshot, "VLLM_MLA_DISABLE") or "0").strip() not in ("0", ""):
+        return
+    if not is_at_least(release := planned_release(snapshot), "0.28.0"):
         return
     yield error(
         "attention-backend",
-        f"the CPU's MLA kernel takes a latent size of {CPU_MLA_SIZE} only; this model has {rank + rope}",
+        f"The CPU's MLA kernel takes a latent size of {CPU_MLA_SIZE} only; this model has {rank + rope}",
         evidence=(
             f"config.json: kv_lora_rank {rank} + qk_rope_head_dim {rope} = {rank + rope}",
             f"vLLM {release.version} for CPU: the server comes up and dies at the first request",
         ),
         fixes=(
-            Fix(title="compute attention without the latent cache", launch=LaunchEdit(env={"VLLM_MLA_DISABLE": "1"})),
-            Fix(title="or serve the model on a GPU"),
+            Fix(
+                title="Compute attention without the latent cache",
+                launch=LaunchEdit(env={"VLLM_MLA_DISABLE": "1"}),
+                automatic=True,
+            ),
+            Fix(title="Or serve the model on a GPU"),
         ),
     )
 
@@ -143,8 +149,8 @@ def max_model_len(snapshot: Snapshot) -> Iterator[Finding]:
         f"{FLAG} {asked} is over the {derived} that the model allows",
         evidence=(f"the launch: {FLAG} {launch.value(FLAG)}", f"config.json of {model.given}: {key}"),
         fixes=(
-            Fix(title=f"serve with {FLAG} {derived}", launch=LaunchEdit(set={FLAG: str(derived)}), automatic=True),
-            Fix(title="for a model made to be stretched: its YaRN parameters with --hf-overrides, as its card says"),
+            Fix(title=f"Serve with {FLAG} {derived}", launch=LaunchEdit(set={FLAG: str(derived)}), automatic=True),
+            Fix(title="For a model made to be stretched: its YaRN parameters with --hf-overrides, as its card says"),
         ),
     )
 

@@ -7,7 +7,8 @@ from vllm_doctor.facts import Model, ModelConfig, ModelSource
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.releases import Release
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks.model_facts import config_of, model_of, plugins_of, release_of
+from vllm_doctor_checks.launching import planned_release
+from vllm_doctor_checks.model_facts import config_of, model_of, plugins_of
 
 FLAG = "--quantization"
 # Names of one method: the checkpoint's may be asked for by any of its family (`override_quantization_method` of
@@ -43,7 +44,7 @@ MARKS = {
 }
 PACKED = frozenset({"pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized"})
 DROP = Fix(
-    title=f"drop {FLAG}: vLLM reads the method from the checkpoint", launch=LaunchEdit(unset=(FLAG,)), automatic=True
+    title=f"Drop {FLAG}: vLLM reads the method from the checkpoint", launch=LaunchEdit(unset=(FLAG,)), automatic=True
 )
 
 
@@ -62,7 +63,7 @@ def quantization(snapshot: Snapshot) -> Iterator[Finding]:
     asked = snapshot.launch.value(FLAG) if snapshot.launch is not None else None
     if method is None and asked in (None, "None"):
         return
-    release = release_of(snapshot)
+    release = planned_release(snapshot)
     unknown = tuple(_unknown(method, asked, release, snapshot))
     yield from unknown
     if not unknown:
@@ -79,7 +80,7 @@ def _unknown(method: str | None, asked: str | None, release: Release, snapshot: 
         if name is None or name in release.quantization or (where == "config.json" and name == asked):
             continue
         report = warning if plugins else error
-        drop = (Fix(title=f"drop {FLAG}", launch=LaunchEdit(unset=(FLAG,))),) if where == FLAG else ()
+        drop = (Fix(title=f"Drop {FLAG}", launch=LaunchEdit(unset=(FLAG,))),) if where == FLAG else ()
         yield report(
             "quantization-unsupported",
             f"vLLM {release.version} has no quantization method {name!r}",
@@ -92,7 +93,7 @@ def _unknown(method: str | None, asked: str | None, release: Release, snapshot: 
             fixes=(
                 *drop,
                 *_ways_out(name),
-                Fix(title="serve a checkpoint that is quantized with one of these methods"),
+                Fix(title="Serve a checkpoint that is quantized with one of these methods"),
             ),
         )
 
@@ -109,7 +110,7 @@ PLUGINS = {"gguf": "vllm-gguf-plugin", "bitsandbytes": "vllm-bnb-plugin"}
 
 def _ways_out(name: str) -> tuple[Fix, ...]:
     if plugin := PLUGINS.get(name):
-        return (Fix(title=f"install {plugin}, where {name} lives now", command=("pip", "install", plugin)),)
+        return (Fix(title=f"Install {plugin}, where {name} lives now", command=("pip", "install", plugin)),)
     return ()
 
 
@@ -148,7 +149,7 @@ def _not_quantized(model: Model, asked: str) -> Iterator[Finding]:
         ),
         fixes=(
             DROP,
-            Fix(title=f"or serve a checkpoint that is quantized with {asked}"),
+            Fix(title=f"Or serve a checkpoint that is quantized with {asked}"),
         ),
     )
 
@@ -173,8 +174,8 @@ def _only_a_label(model: Model, config: ModelConfig, method: str) -> Iterator[Fi
             f"none of {len(model.tensor_names)} tensors ends with {', '.join(marks[:3])}; dtypes: {', '.join(dtypes)}",
         ),
         fixes=(
-            Fix(title=f"take weights that are quantized with {method}"),
-            Fix(title="or take quantization_config out of config.json, if the weights are meant to be plain"),
+            Fix(title=f"Take weights that are quantized with {method}"),
+            Fix(title="Or take quantization_config out of config.json, if the weights are meant to be plain"),
         ),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from vllm_doctor.check import NotKnown, check, known
+from vllm_doctor.check import NotApplicable, NotKnown, check, known
 from vllm_doctor.facts import Distribution, Environment, Extension, TorchBuild, VllmBuild
 from vllm_doctor.finding import Finding, Fix, error, warning
 from vllm_doctor.snapshot import Snapshot
@@ -27,11 +27,14 @@ def torch_pin(snapshot: Snapshot) -> Iterator[Finding]:
     if environment.torch is None:
         yield from _torch_missing(environment, build)
         return
+    if symbols.torch_for_another_platform(environment) is not None:
+        raise NotApplicable("see gpu-visible: this torch is no CUDA build, which is the cause whatever its version")
     broken = next(_unresolved(environment, build, environment.torch), None)
     if broken is not None:
         yield broken
         return
     yield from _pin_violated(environment, build, environment.torch)
+    requirements.pin_of(environment, "torch")
     known(environment.extensions)
     symbols.refuse_unjudged(environment, "vllm")
 
@@ -41,6 +44,8 @@ def _torch_missing(environment: Environment, build: VllmBuild) -> Iterator[Findi
         raise NotKnown("the environment was not read to its end")
     pin = _pin(environment)
     remains = environment.distribution("torch")
+    if remains is not None and remains.missing:
+        return  # its files are gone: the check of files says so
     yield error(
         "broken-install",
         "torch is missing: vLLM cannot be imported",
@@ -94,7 +99,7 @@ def _pin_violated(environment: Environment, build: VllmBuild, torch: TorchBuild)
         return
     what = f"torch {torch.version} is not the one that vllm {build.version or '?'} was built for"
     checked = bool(symbols.extensions_of(environment, "vllm"))
-    old_interface = requirements.release(build.version) < STABLE_ABI_RELEASE
+    old_interface = requirements.release(build.version) < STABLE_ABI_RELEASE and requirements.has_metadata(environment)
     other_minor = asked is not None and requirements.release(asked)[:2] != requirements.release(has)[:2]
     if old_interface and other_minor and not checked and build.extensions:
         yield error(
@@ -119,12 +124,25 @@ def _pin_warning(
 
 
 def _pin_evidence(build: VllmBuild, pin: requirements.Edge, torch: TorchBuild, last: str) -> tuple[str, ...]:
-    return (f"vllm {build.version or '?'} requires torch{pin.specifier}", f"installed: torch {torch.version}", last)
+    cuda = torch.cuda.split(".")[0] if torch.cuda else None
+    return (
+        f"vllm {build.version or '?'} requires torch{pin.specifier}",
+        f"installed: torch {torch.version}",
+        *(
+            (f"vLLM's kernels are for CUDA {build.cuda}, this torch for CUDA {torch.cuda}",)
+            if build.cuda and cuda and build.cuda != cuda
+            else ()
+        ),
+        last,
+    )
 
 
 def _pin(environment: Environment) -> requirements.Edge | None:
-    own = requirements.own_distribution(environment)
-    return requirements.declared(own, environment, "torch") if own is not None else None
+    """The pin on torch where it is known; None where it is not, or there is none."""
+    try:
+        return requirements.pin_of(environment, "torch")
+    except NotKnown:
+        return None
 
 
 def _install_pin(environment: Environment, build: VllmBuild, pin: requirements.Edge | None) -> Fix:
@@ -163,15 +181,15 @@ def torch_companions(snapshot: Snapshot) -> Iterator[Finding]:
         if environment.distribution(name) is not None:
             known(environment.extensions)
             symbols.refuse_unjudged(environment, name)
+    requirements.refuse_incomplete(environment)
 
 
 def _explained_by_torch(environment: Environment, companion: Distribution, torch: TorchBuild) -> bool:
     """Whether the companion is the one that vLLM pins and torch is not: then torch is the root cause."""
-    own = requirements.own_distribution(environment)
-    if own is None or companion.version is None:
-        return False
-    pin, ours = _pin(environment), requirements.declared(own, environment, companion.name)
-    if pin is None or ours is None:
+    if symbols.torch_for_another_platform(environment) is not None:
+        return True
+    pin, ours = _pin(environment), _pin_on(environment, companion)
+    if pin is None or ours is None or companion.version is None:
         return False
     wrong_torch = not requirements.satisfies(requirements.public(torch.version), requirements.public(pin.specifier))
     return wrong_torch and requirements.satisfies(companion.version, ours.specifier)
@@ -218,10 +236,15 @@ def _companion(
 def _pinned_companion(
     environment: Environment, build: VllmBuild, companion: Distribution, fix: Fix
 ) -> Iterator[Finding]:
-    """A companion that fits torch and not vLLM's pin, while torch is the pinned one or no pin is there."""
-    own = requirements.own_distribution(environment)
-    ours = requirements.declared(own, environment, companion.name) if own is not None else None
-    if ours is not None and ours.violated:
+    """A companion that fits torch and not vLLM's pin, while torch is the pinned one or no pin is there.
+
+    Where torch is not the pinned one, its companions moved with it: torch is the root cause, and its fix names them.
+    """
+    pin, ours, torch = _pin(environment), _pin_on(environment, companion), environment.torch
+    torch_fits = (
+        pin is None or torch is None or requirements.satisfies(torch.version, requirements.public(pin.specifier))
+    )
+    if ours is not None and ours.violated and torch_fits:
         yield warning(
             "torch-companion-mismatch",
             f"{companion.name} {companion.version} is not the one that vllm {build.version or '?'} pins",
@@ -231,6 +254,13 @@ def _pinned_companion(
             ),
             fixes=(fix,),
         )
+
+
+def _pin_on(environment: Environment, companion: Distribution) -> requirements.Edge | None:
+    try:
+        return requirements.pin_of(environment, companion.name)
+    except NotKnown:
+        return None
 
 
 def _modules_of(environment: Environment, companion: Distribution) -> tuple[Extension, ...]:
@@ -275,8 +305,7 @@ def _companion_fix(environment: Environment, build: VllmBuild, companion: Distri
     if torch.platform == "cpu":
         command = installers.install_build(environment, wanted, backend="cpu")
         return Fix(title=f"{title}, as a CPU build; or remove it: text models need none", command=command)
-    own = requirements.own_distribution(environment)
-    ours = requirements.declared(own, environment, companion.name) if own is not None else None
+    ours = _pin_on(environment, companion)
     pin = _pin(environment)
     if ours is not None and pin is not None and requirements.satisfies(torch.version, pin.specifier):
         return Fix(title=f"{title} and to vllm {build.version or ''}", command=_install(environment, ours.text))

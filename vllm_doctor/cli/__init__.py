@@ -1,10 +1,14 @@
 """The command line: options -> core calls -> exit code, and every error as one line."""
 
+import contextlib
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 import click
+
+from vllm_doctor.cli import streams
 
 # Name -> module and one line of help: a command's module is imported only when it is the one that is called.
 COMMANDS = {
@@ -12,11 +16,16 @@ COMMANDS = {
     "plan": ("vllm_doctor.cli.plan", "Does a launch fit the GPU: the memory plan, and a command that fits."),
     "snapshot": ("vllm_doctor.cli.snapshot", "Write the collected facts, redacted, to one file."),
     "checks": ("vllm_doctor.cli.checks", "The catalogue of checks, or one check's page."),
+    "releases": ("vllm_doctor.cli.releases", "What is known of the releases of vLLM; what changes between two."),
     "explain": ("vllm_doctor.cli.explain", "The page of one cause: what it means and what helps."),
 }
 
 INTERRUPTED = 130
 USAGE = 2
+FAILED = 3
+
+# What writing raises where the reader, the disk or the terminal is gone.
+_OUTPUT_ERRORS = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 
 class _LazyGroup(click.Group):
@@ -56,10 +65,39 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 1 findings, 2 wrong call or input, 3 a failure of the doctor, 130."""
+    streams.prepare()
+    _end_on_signals()
     sys.exit(_code(arguments))
 
 
+def _end_on_signals() -> None:
+    """End as on Ctrl-C when told to terminate, so that whatever was started is stopped."""
+    import signal
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # A program started by nohup ignores SIGHUP, and is to go on ignoring it.
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
 def _code(arguments: Sequence[str] | None) -> int:
+    try:
+        code = _run(arguments)
+        streams.flush()
+    except BrokenPipeError:
+        # `vllm-doctor run | head`: the reader has what it wanted.
+        streams.abandon()
+        return 0
+    except OSError as problem:
+        code = _complain(f"the output cannot be written: {problem.strerror or problem}")
+        streams.abandon()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         outcome = group.main(
             args=None if arguments is None else list(arguments), prog_name="vllm-doctor", standalone_mode=False
@@ -67,18 +105,18 @@ def _code(arguments: Sequence[str] | None) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("vllm-doctor: interrupted", err=True)
+        _tell("vllm-doctor: interrupted")
         return INTERRUPTED
     except click.ClickException as problem:
         return _complain(_usage_line(problem))
-    except BrokenPipeError:
-        return _reader_gone()
     except Exception as problem:
         from vllm_doctor.errors import DoctorError
 
-        if not isinstance(problem, DoctorError):
+        if isinstance(problem, DoctorError):
+            return _complain(str(problem))
+        if isinstance(problem, OSError) and problem.errno in _OUTPUT_ERRORS:
             raise
-        return _complain(str(problem))
+        return _failed(problem)
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -91,13 +129,23 @@ def _usage_line(problem: click.ClickException) -> str:
 def _complain(message: str) -> int:
     from vllm_doctor import redact
 
-    click.echo(f"vllm-doctor: error: {redact.line(message, 2000)}", err=True)
+    _tell(f"vllm-doctor: error: {redact.line(message, 2000)}")
     return USAGE
 
 
-def _reader_gone() -> int:
-    """`vllm-doctor run | head`: the reader has what it wanted; nothing more can be written."""
-    import os
+def _failed(problem: Exception) -> int:
+    """A fault of the doctor's own: its kind and its place, for a report; never a traceback."""
+    from vllm_doctor import redact
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "an unknown place"
+    said = redact.line(f"{type(problem).__name__}: {problem}", 500)
+    _tell(f"vllm-doctor: internal error at {where}: {said} (this is a fault of vllm-doctor: please report it)")
+    return FAILED
+
+
+def _tell(message: str) -> None:
+    with contextlib.suppress(OSError):
+        click.echo(message, err=True)

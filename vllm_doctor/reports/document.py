@@ -18,6 +18,9 @@ MAXIMUM_IDS = 6
 # The bar of the memory plan is as wide as this on every terminal.
 PLAN_WIDTH = 76
 
+# A check that took less than this does not have its time told.
+WORTH_TELLING_SECONDS = 0.01
+
 # Columns: of a finding, its evidence and fixes, a command, the head, and the reasons of what was not evaluated.
 FINDING_COLUMN = 2
 DETAIL_COLUMN = 8
@@ -104,9 +107,12 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.corrected is None:
         return
     yield _heading("Corrected launch", Style.GOOD)
-    yield _paragraph("The checks were run again with this command, and none of them complains about it:", Style.MUTED)
+    told = "The checks were run again with this command, and none that could be evaluated complains about it:"
+    yield _paragraph(told, Style.MUTED)
     yield BLANK
     yield _command(words.one_line(diagnosis.corrected), FINDING_COLUMN)
+    if note := words.masked_note(diagnosis.corrected):
+        yield _paragraph(note, Style.MUTED)
     yield BLANK
 
 
@@ -128,7 +134,7 @@ def _not_evaluated(diagnosis: Diagnosis, *, verbose: bool) -> Iterator[Line]:
     if not groups:
         return
     yield _heading(f"Not evaluated ({sum(len(g.ids) for g in groups)})", Style.STRONG)
-    for group in groups:
+    for group in groups if verbose else words.folded(groups):
         style = Style.WARNING if group.status is Status.UNKNOWN else Style.MUTED
         ids = Span(f" ({_ids(group.ids, verbose=verbose)})", Style.MUTED)
         status = Span(group.status.value, style)
@@ -148,8 +154,12 @@ def _passed(diagnosis: Diagnosis) -> Iterator[Line]:
         return
     yield _heading(f"Passed ({len(passed)})", Style.GOOD)
     for check in passed:
-        yield _listed("✓", f"{words.line(check.id)} ({check.seconds:.3f} s)", Style.GOOD)
+        yield _listed("✓", f"{words.line(check.id)}{_duration(check.seconds)}", Style.GOOD)
     yield BLANK
+
+
+def _duration(seconds: float) -> str:
+    return f" ({seconds:.2f} s)" if seconds >= WORTH_TELLING_SECONDS else ""
 
 
 def _verdict(diagnosis: Diagnosis) -> Line:

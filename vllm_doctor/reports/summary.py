@@ -20,7 +20,8 @@ def _rows(snapshot: Snapshot) -> Iterator[Row]:
     yield "Host", _host(snapshot.host)
     yield "GPUs", _gpus(snapshot)
     yield "vLLM", _vllm(snapshot)
-    if isinstance(snapshot.environment, Environment):
+    in_container = snapshot.launch is not None and snapshot.launch.docker is not None
+    if isinstance(snapshot.environment, Environment) and not in_container:
         yield "Python", _python(snapshot.environment)
     if snapshot.model is not None:
         yield "Model", _model(snapshot.model)
@@ -84,6 +85,8 @@ def _vllm(snapshot: Snapshot) -> str:
     if build is not None and isinstance(build.platform, str):
         parts[0] += f" ({line(build.platform)} build)"
     parts.append("without torch" if torch is None else f"torch {line(torch.version)}")
+    if environment.source_release is not None:
+        parts.append("judged by its own sources, the data does not have it")
     return JOIN.join(parts)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from vllm_doctor.probes.model.reading import Unreadable, is_file, is_folder, names_in, read_bytes
+from vllm_doctor.paths import is_file, is_folder
+from vllm_doctor.probes.model.reading import Unreadable, names_in, read_bytes
 
 # huggingface_hub 2.4 utils/_validators.py: one optional organisation, 96 characters each, no `--` or `..`, no `.git`.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]{0,94}[A-Za-z0-9_])?"
@@ -45,10 +46,11 @@ def local_path(name: str, base: Path, home: str | None) -> Path:
 
 def is_offline(variables: Mapping[str, str]) -> bool:
     """Whether the hub's client may not use the network (huggingface_hub 2.4 constants.py; vLLM reads the same)."""
-    return _true(variables.get("HF_HUB_OFFLINE") or variables.get("TRANSFORMERS_OFFLINE") or "")
+    return is_true(variables.get("HF_HUB_OFFLINE") or variables.get("TRANSFORMERS_OFFLINE") or "")
 
 
-def _true(value: str) -> bool:
+def is_true(value: str) -> bool:
+    """Whether a variable switches on, as huggingface_hub and vLLM read theirs."""
     return value.upper() in _TRUE
 
 
@@ -71,7 +73,11 @@ def _expanded(value: str, variables: Mapping[str, str]) -> Path:
     home = variables.get("HOME")
     if home and (value == "~" or value.startswith("~/")):
         value = home + value[1:]
-    return Path(os.path.expandvars(value)).expanduser()
+    path = Path(os.path.expandvars(value))
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path  # `~somebody`, who is not there
 
 
 def find_snapshot(repo_id: str, revision: str | None, caches: tuple[Path, ...]) -> Snapshot | None:

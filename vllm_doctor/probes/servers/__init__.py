@@ -3,11 +3,15 @@
 from urllib.parse import urlsplit
 
 from vllm_doctor.facts import Servers, Unknown
-from vllm_doctor.probes.servers import answers, listeners, running
+from vllm_doctor.probes.servers import answers, binding, listeners, running
 
 
-def probe_servers(url: str | None = None, *, ports: tuple[int, ...] = (), timeout_seconds: float = 5) -> Servers:
+def probe_servers(
+    url: str | None = None, *, ports: tuple[int, ...] = (), address: str | None = None, timeout_seconds: float = 5
+) -> Servers:
     """The facts about servers; `ports` are those whose holders are to be named, `url` the server to ask.
+
+    `address` is the one that a launch would bind to: it is tried, with a port of the system's choice.
 
     Raises DoctorError where `url` is no http or https URL. Nothing is sent anywhere unless `url` is given.
     """
@@ -24,4 +28,5 @@ def probe_servers(url: str | None = None, *, ports: tuple[int, ...] = (), timeou
         if isinstance(found, Unknown)
         else listeners.facts(found, wanted, {server.pid: server.command for server in servers}),
         answers=asked,
+        bind_problem=None if address is None else binding.problem(address),
     )
