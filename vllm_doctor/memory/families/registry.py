@@ -119,7 +119,12 @@ def _inside(text: Config) -> str:
     named = text.values.get("architectures") if text.outer else None
     if isinstance(named, list) and named and isinstance(named[0], str) and (named[0] in _OWN or named[0] in STYLES):
         return named[0]
-    return TEXT_BY_TYPE.get(text.model_type, "")
+    has_towers = text.outer or any(key in text.values for key in _TOWER_KEYS)
+    return TEXT_BY_TYPE.get(text.model_type, "") if has_towers else ""
+
+
+# Where a multi-modal config keeps its towers, also when the language model's numbers stand beside them (Qwen2-VL).
+_TOWER_KEYS = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vision_tower")
 
 
 def towers_of(name: str, whole: Config) -> Towers:
