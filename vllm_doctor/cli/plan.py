@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from vllm_doctor import redact
+from vllm_doctor.cli import options
 from vllm_doctor.errors import DoctorError, InputFileError
 from vllm_doctor.facts import Gpu, Gpus, Launch, Model, Unknown
 
@@ -74,7 +75,7 @@ def _launch(model: str, flags: tuple[str, ...]) -> Launch:
 
     if not model.strip() or model.startswith("-"):
         raise DoctorError(f"{model!r} is no model", "name a hub id or a folder first, then options, then -- FLAGS")
-    launch = parse_launch(["vllm", "serve", model, *flags], folder=Path.cwd())
+    launch = parse_launch(["vllm", "serve", model, *flags], folder=options.working_folder())
     if launch.problems:
         raise DoctorError(launch.problems[0], "write the flags after -- as for `vllm serve`")
     return launch
@@ -108,14 +109,14 @@ def _model(name: str, launch: Launch, *, offline: bool) -> Model:
     from vllm_doctor.probes.model import probe_model
 
     unasked = offline or os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
-    found = probe_model(name, launch=launch, offline=True, variables=dict(os.environ), folder=Path.cwd())
+    found = probe_model(name, launch=launch, offline=True, variables=dict(os.environ), folder=options.working_folder())
     if unasked or not isinstance(found.config, Unknown) or found.problems:
         return found
     from vllm_doctor.probes.running import Running
 
     asking = Running(
         "hub",
-        lambda: probe_model(name, launch=launch, offline=False, variables=dict(os.environ), folder=Path.cwd()),
+        lambda: probe_model(name, launch=launch, offline=False, variables=dict(os.environ), folder=options.working_folder()),
     )
     answer = asking.result(HUB_TIMEOUT_SECONDS)
     return found if isinstance(answer, Unknown) else redact.clean(answer)
