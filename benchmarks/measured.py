@@ -123,6 +123,7 @@ def errors(pairs: Sequence[tuple[float, float]]) -> list[float]:
 
 
 def main() -> int:
+    """Compare every row, print the line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("csv", type=Path)
     parser.add_argument("-v", "--verbose", action="store_true")

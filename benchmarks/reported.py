@@ -142,6 +142,7 @@ def _busy(record: Record, device: Device, release: Release) -> str:
 
 
 def main() -> int:
+    """Plan every record, print the line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("-v", "--verbose", action="store_true")
@@ -170,9 +171,15 @@ def main() -> int:
 
 
 def _show(record: Record, outcome: str, found: Plan | None) -> None:
-    said = "" if found is None else f"{found.verdict.value} {found.certainty.value} margin {found.margin_bytes / GIB:.2f}"
-    left = "" if found is None else f"kv {found.kv_cache.typical / GIB:.2f}/{record['observed'].get('available_kv_gib')}"
-    weights = "" if found is None else f"w {found.weights.per_gpu_bytes / GIB:.2f}/{record['observed'].get('weights_gib')}"
+    said = (
+        "" if found is None else f"{found.verdict.value} {found.certainty.value} margin {found.margin_bytes / GIB:.2f}"
+    )
+    left = (
+        "" if found is None else f"kv {found.kv_cache.typical / GIB:.2f}/{record['observed'].get('available_kv_gib')}"
+    )
+    weights = (
+        "" if found is None else f"w {found.weights.per_gpu_bytes / GIB:.2f}/{record['observed'].get('weights_gib')}"
+    )
     sys.stdout.write(f"{record['id']:24} {outcome:12} was {record['outcome']:14} {said} {left} {weights}\n")
 
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.measured import Row, read_rows  # noqa: E402
-from vllm_doctor.memory import activation, defaults  # noqa: E402
+from benchmarks.measured import Row, read_rows
+from vllm_doctor.memory import activation, defaults
 
 GIB = 2**30
 TARGET = Path(__file__).resolve().parents[1] / "vllm_doctor" / "memory" / "coefficients.py"
@@ -31,6 +31,7 @@ class Line(NamedTuple):
 
 
 def main() -> int:
+    """Fit, and write or compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("csv", type=Path)
     parser.add_argument("--check", action="store_true", help="say whether the file is what a fit would write")
@@ -113,7 +114,7 @@ def forward(rows: Sequence[Row]) -> float:
 
 
 def pipeline(rows: Sequence[Row], units: float) -> float:
-    """GiB outside of torch on the last stage: from the blocks, of which the last stage (with the sampler) has fewest."""
+    """GiB outside of torch on the last stage, from the blocks: the stage with the sampler has fewest."""
     found = []
     for row in rows:
         if row.pp > 1 and row.tp == 1:

@@ -8,7 +8,12 @@ from vllm_doctor.finding import Finding
 from vllm_doctor.snapshot import Snapshot
 
 
-@check("memory-plan", causes=("oom-weights", "oom-kv", "oom-activation", "oom-cudagraph"), needs=("gpus", "launch"), platforms=CUDA_ONLY)
+@check(
+    "memory-plan",
+    causes=("oom-weights", "oom-kv", "oom-activation", "oom-cudagraph"),
+    needs=("gpus", "launch"),
+    platforms=CUDA_ONLY,
+)
 def memory_plan(snapshot: Snapshot) -> Iterator[Finding]:
     """The launch does not fit the GPUs' memory, or only just.
 

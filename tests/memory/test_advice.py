@@ -42,7 +42,7 @@ def test_the_edited_launch_is_planned_again_and_fits(name: str, board: str, line
 
 
 def test_a_shorter_context_comes_before_anything_else() -> None:
-    assert [next(iter(a.edit.set)) for a in advise(case(LLAMA, "L4"))][0] == "--max-model-len"
+    assert next(iter(advise(case(LLAMA, "L4"))[0].edit.set)) == "--max-model-len"
 
 
 def test_what_fits_needs_no_advice() -> None:

@@ -51,7 +51,9 @@ def test_utilization_was_raised(release, share) -> None:  # type: ignore[no-unty
 
 
 def test_what_the_launch_says_counts() -> None:
-    settings = LaunchSettings(max_num_seqs=16, max_num_batched_tokens=4096, gpu_memory_utilization=0.5, max_model_len=512)
+    settings = LaunchSettings(
+        max_num_seqs=16, max_num_batched_tokens=4096, gpu_memory_utilization=0.5, max_model_len=512
+    )
     found = resolve(architecture(), settings, H100, (0, 32, 0))
     assert (found.max_num_seqs, found.max_num_batched_tokens) == (16, 4096)
     assert (found.gpu_memory_utilization, found.max_model_len) == (0.5, 512)

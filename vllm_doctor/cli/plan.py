@@ -116,7 +116,9 @@ def _model(name: str, launch: Launch, *, offline: bool) -> Model:
 
     asking = Running(
         "hub",
-        lambda: probe_model(name, launch=launch, offline=False, variables=dict(os.environ), folder=options.working_folder()),
+        lambda: probe_model(
+            name, launch=launch, offline=False, variables=dict(os.environ), folder=options.working_folder()
+        ),
     )
     answer = asking.result(HUB_TIMEOUT_SECONDS)
     return found if isinstance(answer, Unknown) else redact.clean(answer)

@@ -26,8 +26,8 @@ _FLOOR_BYTES = 32 * 2**20
 # was left for the cache there says that the profile run had not counted the sampler wholly.
 _SAMPLER_COUNTED_FROM: Release = (0, 9, 0)
 
-# V0 left 0.13 GiB of a 24 GB card to Qwen2.5-VL-7B (gpustack issue 1800), and took 7 GiB for a 32B: three times what the
-# encoder's linear layers hold.
+# V0 left 0.13 GiB of a 24 GB card to Qwen2.5-VL-7B (gpustack issue 1800), and took 7 GiB for a 32B: three times what
+# the encoder's linear layers hold.
 _V0_ENCODER = 3
 
 # Image tokens per patch side: patches that the encoder sees for one token of the language model, by model type
@@ -75,7 +75,7 @@ def forward_bytes(architecture: Architecture, settings: LaunchSettings, defaults
     """One layer's buffers: gate, up and their product, and four times the hidden state (attention is not profiled)."""
     inner = -(-architecture.largest_intermediate // settings.tensor_parallel_size)
     row = 3 * inner + 4 * architecture.hidden_size
-    return defaults.max_num_batched_tokens * element_bytes(architecture, settings) * row
+    return defaults.max_num_batched_tokens * element_bytes(settings) * row
 
 
 def expert_workspace_bytes(architecture: Architecture, settings: LaunchSettings, defaults: Defaults) -> int:
@@ -87,7 +87,7 @@ def expert_workspace_bytes(architecture: Architecture, settings: LaunchSettings,
     hidden = architecture.hidden_size
     row = max(inner, hidden) + max(2 * inner, hidden)
     tokens = min(defaults.max_num_batched_tokens, _EXPERT_CHUNK_TOKENS)
-    return tokens * architecture.experts_per_token * row * element_bytes(architecture, settings)
+    return tokens * architecture.experts_per_token * row * element_bytes(settings)
 
 
 def unit_bytes(architecture: Architecture, defaults: Defaults) -> int:
@@ -95,7 +95,7 @@ def unit_bytes(architecture: Architecture, defaults: Defaults) -> int:
     return defaults.max_num_seqs * architecture.vocabulary_size * 4
 
 
-def element_bytes(architecture: Architecture, settings: LaunchSettings) -> int:
+def element_bytes(settings: LaunchSettings) -> int:
     """Bytes of an activation: those of the dtype that the model computes in (float32 runs as 16 bit under `auto`)."""
     if settings.dtype in ("float32", "float"):
         return 4
@@ -104,7 +104,7 @@ def element_bytes(architecture: Architecture, settings: LaunchSettings) -> int:
 
 def _forward(architecture: Architecture, settings: LaunchSettings, defaults: Defaults, experts: int) -> Estimate:
     dense = forward_bytes(architecture, settings, defaults) + coefficients.FORWARD_EXTRA_BYTES
-    held = 4 * defaults.max_num_batched_tokens * architecture.hidden_size * element_bytes(architecture, settings)
+    held = 4 * defaults.max_num_batched_tokens * architecture.hidden_size * element_bytes(settings)
     return banded(max(dense, experts + held), _FORWARD_BELOW, _FORWARD_ABOVE, _FLOOR_BYTES)
 
 
@@ -124,7 +124,7 @@ def _sampler(architecture: Architecture, settings: LaunchSettings, defaults: Def
 
 def held_bytes(architecture: Architecture, settings: LaunchSettings, defaults: Defaults) -> int:
     """What is alive while the sampler runs: the hidden states, and float32 logits where the model computes in those."""
-    size = element_bytes(architecture, settings)
+    size = element_bytes(settings)
     wider = (size - 2) * unit_bytes(architecture, defaults) // 4
     return defaults.max_num_batched_tokens * architecture.hidden_size * size + wider
 

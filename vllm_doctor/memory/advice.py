@@ -1,4 +1,4 @@
-"""The smallest changes of a launch that make it fit, what costs the user least first; each is proved by planning again."""
+"""The smallest changes of a launch that make it fit, cheapest first; each is proved by planning again."""
 
 from collections.abc import Iterator, Sequence
 

@@ -10,7 +10,7 @@ _BRANDS = frozenset({"nvidia", "tesla", "geforce"})
 
 
 def device(text: str) -> Device:
-    """`NAME[:COUNT]` as a device; raises DoctorError for a name that is no board's, or that of boards of several sizes."""
+    """`NAME[:COUNT]` as a device; raises DoctorError for a name of no board, or of boards of several sizes."""
     name, colon, number = text.strip().rpartition(":")
     if not colon:
         name, number = text.strip(), "1"
@@ -56,7 +56,8 @@ def _sizes_differ(found: list[tuple[hardware.GpuModel, int]]) -> bool:
 def _words(name: str) -> tuple[tuple[str, ...], int | None]:
     """The words of a name, and the gigabytes that it gives (`80GB`, `80G`, `24 GB`)."""
     text = "".join(c if c.isalnum() else " " for c in name[:128].lower())
-    words, gigabytes = [], None
+    words: list[str] = []
+    gigabytes: int | None = None
     for word in text.split():
         number = word.removesuffix("b").removesuffix("g") if word[:1].isdecimal() else ""
         if number.isdecimal() and word != number and len(number) < 4:

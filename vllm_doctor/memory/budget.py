@@ -40,11 +40,11 @@ class Budget(Facts, frozen=True):
         """vLLM's message where less is free than it is told to take (v1/worker/utils.py request_memory)."""
         if not self.tested or free_bytes >= self.requested_bytes:
             return None
-        share = f"{self.utilization:g}, {self.requested_bytes / GIB:.2f} GiB"
+        found = f"{free_bytes / GIB:.2f}/{self.total_bytes / GIB:.2f} GiB"
+        wanted = f"{self.utilization:g}, {self.requested_bytes / GIB:.2f} GiB"
         return (
-            f"Free memory on device cuda:0 ({free_bytes / GIB:.2f}/{self.total_bytes / GIB:.2f} GiB) on startup is less "
-            f"than desired GPU memory utilization ({share}). Decrease GPU memory utilization or reduce GPU memory used "
-            "by other processes."
+            f"Free memory on device cuda:0 ({found}) on startup is less than desired GPU memory utilization "
+            f"({wanted}). Decrease GPU memory utilization or reduce GPU memory used by other processes."
         )
 
 

@@ -43,7 +43,7 @@ def context(found: Plan, _settings: LaunchSettings, _architecture: Architecture)
     length = found.safe_max_model_len
     rounded = length // 1024 * 1024 if length >= 8192 else length // 256 * 256
     if _LEAST_CONTEXT <= rounded < found.defaults.max_model_len:
-        title = f"a shorter context: {rounded} tokens instead of {found.defaults.max_model_len}"
+        title = f"Shorten the context to {rounded} tokens"
         yield _flag(title, "--max-model-len", str(rounded), max_model_len=rounded)
 
 
@@ -55,7 +55,7 @@ def utilization(found: Plan, settings: LaunchSettings, _architecture: Architectu
     for share in dict.fromkeys((round(min(free, _MOST_UTILIZATION), 2), lower, round(lower - 0.03, 2))):
         if share >= _LEAST_UTILIZATION and abs(share - now) > 0.004 and settings.kv_cache_memory_bytes is None:
             word = "more" if share > now else "less"
-            title = f"take {word} of the card: {share:.2f} instead of {now:g}"
+            title = f"Take {word} of the card: {share:.2f} instead of {now:g}"
             yield _flag(title, "--gpu-memory-utilization", f"{share:.2f}", gpu_memory_utilization=share)
 
 
@@ -64,19 +64,21 @@ def cache_dtype(found: Plan, settings: LaunchSettings, architecture: Architectur
     attends = not architecture.is_attention_free
     if settings.kv_cache_dtype != "auto" or not attends or (found.device.capability or 0) < _FP8_CAPABILITY:
         return
-    yield _flag("an FP8 KV cache: half the bytes of a token", "--kv-cache-dtype", "fp8", kv_cache_dtype="fp8")
+    yield _flag("Keep the KV cache in FP8: half the bytes of a token", "--kv-cache-dtype", "fp8", kv_cache_dtype="fp8")
     length = found.safe_max_model_len * 2 * 95 // 100 // 256 * 256
     if _LEAST_CONTEXT <= length < found.defaults.max_model_len:
         edit = LaunchEdit(set={"--kv-cache-dtype": "fp8", "--max-model-len": str(length)})
         changes = {"kv_cache_dtype": "fp8", "max_model_len": length}
-        yield Candidate(title=f"an FP8 KV cache and a context of {length} tokens", edit=edit, changes=changes)
+        yield Candidate(
+            title=f"Keep the KV cache in FP8, and shorten the context to {length} tokens", edit=edit, changes=changes
+        )
 
 
 def weights_dtype(found: Plan, settings: LaunchSettings, architecture: Architecture) -> Iterator[Candidate]:
     """FP8 weights, made while they are loaded: half of 16 bits."""
     plain = architecture.quantization is None and settings.quantization is None
     if plain and (found.device.capability or 0) >= _FP8_CAPABILITY:
-        yield _flag("FP8 weights: half the bytes", "--quantization", "fp8", quantization="fp8")
+        yield _flag("Make FP8 weights while loading: half the bytes", "--quantization", "fp8", quantization="fp8")
 
 
 def parallel(found: Plan, settings: LaunchSettings, architecture: Architecture) -> Iterator[Candidate]:
@@ -88,14 +90,14 @@ def parallel(found: Plan, settings: LaunchSettings, architecture: Architecture) 
     if found.verdict in (Verdict.TP_DIVISIBILITY, Verdict.GPU_COUNT):
         wanted = sorted((s for s in sizes if s != now), key=lambda s: (abs(s - now), s))
     for size in wanted:
-        title = f"{size} GPUs by tensor parallelism" if size > 1 else "one GPU"
+        title = f"Use {size} GPUs by tensor parallelism" if size > 1 else "Use one GPU"
         yield _flag(title, "--tensor-parallel-size", str(size), tensor_parallel_size=size)
 
 
 def graphs(found: Plan, _settings: LaunchSettings, _architecture: Architecture) -> Iterator[Candidate]:
     """No CUDA graphs: slower tokens at small batches."""
     if found.defaults.graph_sizes:
-        title = f"no CUDA graphs: {gib(found.graphs_captured.typical)} less, and slower answers"
+        title = f"Capture no CUDA graphs: {gib(found.graphs_captured.typical)} less, and slower answers"
         yield _flag(title, "--enforce-eager", None, enforce_eager=True)
 
 
@@ -103,13 +105,13 @@ def sequences(found: Plan, _settings: LaunchSettings, _architecture: Architectur
     """Fewer sequences: a smaller sampler peak, and fewer graphs."""
     for number in (256, 64, 16):
         if number < found.defaults.max_num_seqs:
-            yield _flag(f"at most {number} sequences at once", "--max-num-seqs", str(number), max_num_seqs=number)
+            yield _flag(f"Serve at most {number} sequences at once", "--max-num-seqs", str(number), max_num_seqs=number)
 
 
 def batch(found: Plan, _settings: LaunchSettings, _architecture: Architecture) -> Iterator[Candidate]:
     """Smaller batches of prompt tokens: a smaller forward pass."""
     if found.defaults.max_num_batched_tokens > 2048 and found.defaults.chunked_prefill:
-        title = "2048 prompt tokens a step"
+        title = "Take 2048 prompt tokens a step"
         yield _flag(title, "--max-num-batched-tokens", "2048", max_num_batched_tokens=2048)
 
 

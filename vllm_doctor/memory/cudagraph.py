@@ -38,7 +38,7 @@ def captured(architecture: Architecture, defaults: Defaults, release: Release | 
 def budgeted(
     architecture: Architecture, settings: LaunchSettings, defaults: Defaults, release: Release | None
 ) -> Estimate:
-    """What is taken from the budget before the KV cache is sized: vLLM's own estimate of the capture (0.20 and later)."""
+    """What is taken from the budget before the KV cache is sized: vLLM's own estimate (0.20 and later)."""
     version = release or NEWEST
     if not defaults.graph_sizes or not defaults.graphs_in_budget or settings.kv_cache_memory_bytes is not None:
         return exactly(0)

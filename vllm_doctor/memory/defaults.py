@@ -52,7 +52,7 @@ def resolve(architecture: Architecture, settings: LaunchSettings, device: Device
     engine = _engine(version)
     length = max_model_len(architecture, settings)
     chunked = _chunked_prefill(settings, version, length, architecture)
-    tokens, sequences = _batch(settings, device, version, engine, length, chunked, architecture)
+    tokens, sequences = _batch(settings, device, version, engine, length, chunked)
     sizes, largest = _graphs(settings, version, sequences, tokens, _largest_graph(architecture, device, version))
     return Defaults(
         engine=engine,
@@ -90,12 +90,12 @@ def _engine(release: Release) -> Engine:
 
 
 def _chunked_prefill(settings: LaunchSettings, release: Release, length: int, architecture: Architecture) -> bool:
-    """V1: on. V0: on by default for max_model_len > 32768 only, and never for multimodal models (arg_utils.py, 0.6.6)."""
+    """V1: on. V0: by default for max_model_len > 32768 only, never for multimodal models (arg_utils.py, 0.6.6)."""
     if settings.chunked_prefill is not None:
         return settings.chunked_prefill
     if release >= FIRST_V1:
         return not architecture.is_encoder_decoder
-    return (0, 5, 0) <= release and length > 32768 and not architecture.is_multimodal
+    return release >= (0, 5, 0) and length > 32768 and not architecture.is_multimodal
 
 
 def _batch(
@@ -105,9 +105,8 @@ def _batch(
     engine: Engine,
     length: int,
     chunked: bool,
-    architecture: Architecture,
 ) -> tuple[int, int]:
-    """max_num_batched_tokens and max_num_seqs (`get_batch_defaults` and `_set_default_max_num_seqs_and_batched_tokens`)."""
+    """max_num_batched_tokens and max_num_seqs (`get_batch_defaults` and what follows it)."""
     tokens, sequences = (_old_batch if engine is Engine.V0 else _new_batch)(device, release, length, chunked)
     if settings.performance_mode == "throughput":
         tokens, sequences = tokens * 2, sequences * 2

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vllm_doctor.memory.estimate import GIB, Estimate, gib
-from vllm_doctor.memory.facts import Architecture, LaunchSettings
-from vllm_doctor.memory.kv_cache import kv_layout
 from vllm_doctor.memory.defaults import NEWEST
-from vllm_doctor.memory.facts import Release
+from vllm_doctor.memory.estimate import GIB, Estimate, gib
+from vllm_doctor.memory.facts import Architecture, LaunchSettings, Release
+from vllm_doctor.memory.kv_cache import kv_layout
 from vllm_doctor.memory.plan import Certainty, Plan, Verdict
 
 LEAST_WIDTH, MOST_WIDTH = 60, 120

@@ -5,8 +5,8 @@ from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.estimate import GIB, Estimate
 from vllm_doctor.memory.facts import Device, LaunchSettings, Release
 
-# Ranks that exchange over NVLink get large all-reduce buffers (symmetric memory, FlashInfer's fused all-reduce): 2.1 GiB
-# measured on H100 with 0.19.0. Logged on other cards and with older releases: 0.2 to 1.0 GiB.
+# Ranks that exchange over NVLink get large all-reduce buffers (symmetric memory, FlashInfer's fused all-reduce):
+# 2.1 GiB measured on H100 with 0.19.0. Logged on other cards and with older releases: 0.2 to 1.0 GiB.
 _LARGE_BUFFERS_FROM: Release = (0, 14, 0)
 _LARGE_BUFFERS_CAPABILITY = 90
 
