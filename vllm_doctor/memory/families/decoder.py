@@ -198,7 +198,11 @@ def is_tied(config: Config, forced: bool | None = None) -> bool:
     """Whether lm_head is the embedding; Transformers' own default is that it is."""
     if forced is not None:
         return forced
-    return config.flag("tie_word_embeddings", default=bool(config.outer.get("tie_word_embeddings", True)))
+    key = "tie_word_embeddings"
+    outer = config.outer.get(key)
+    if not config.has(key) and isinstance(outer, bool):
+        return outer
+    return config.flag(key, default=True)
 
 
 def on(config: Config, switch: Switch) -> bool:

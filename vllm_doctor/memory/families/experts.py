@@ -99,7 +99,7 @@ def qwen(config: Config, layers: int) -> Experts | None:
 
 def deepseek(config: Config, layers: int) -> Experts | None:
     """DeepSeek and what follows it: the first layers dense, then experts with shared ones (deepseek_v2.py)."""
-    first = config.count("first_k_dense_replace", "moe_layer_start_index", default=0)
+    first = config.count("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers", default=0)
     frequency = max(1, config.count("moe_layer_freq", default=1) if _is_number(config, "moe_layer_freq") else 1)
     which = frozenset(i for i in range(layers) if i >= first and i % frequency == 0)
     types = config.words("mlp_layer_types", layers)

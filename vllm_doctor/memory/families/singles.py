@@ -275,13 +275,18 @@ def read_gemma3n(config: Config) -> Architecture:
         *norm("laurel.post_laurel_norm", hidden),
     )
 
+    attending = (
+        *attention(hidden, heads, kv_heads, size),
+        *norm("self_attn.q_norm", size),
+        *norm("self_attn.k_norm", size),
+    )
+    sharing = tuple(t for t in attending if not t.name.endswith(("k_proj", "v_proj", "k_norm")))
+
     def layer(i: int) -> Layer:
         sliding = types[i] in SLIDING
         return Layer(
             tensors=(
-                *attention(hidden, heads, kv_heads, size),
-                *norm("self_attn.q_norm", size),
-                *norm("self_attn.k_norm", size),
+                *(attending if i < shared_from else sharing),
                 *mlp(hidden, width),
                 *norms(4, hidden),
                 *altup,

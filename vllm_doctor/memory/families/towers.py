@@ -65,12 +65,13 @@ def qwen_vl(whole: Config) -> Towers:
     vision = whole.section("vision_config")
     if vision is None:
         return unknown_towers(whole)
-    width = vision.positive("embed_dim") if vision.model_type == "qwen2_vl" else vision.positive("hidden_size")
+    # Qwen2-VL's hidden_size is the width that it hands on; later ones have out_hidden_size for that.
+    width = vision.positive("embed_dim", "hidden_size")
     layers = vision.positive("depth", "num_hidden_layers", largest=LARGEST_LAYERS)
     out = vision.optional("out_hidden_size") or vision.positive("hidden_size")
     merged = width * vision.positive("spatial_merge_size", default=2) ** 2
     third = vision.model_type.startswith("qwen3")
-    modern = vision.model_type == "qwen2_5_vl"
+    modern = vision.model_type.startswith("qwen2_5")
     feed = vision.optional("intermediate_size") or int(vision.number("mlp_ratio", 4.0) * width)
     merger: Tensors = (
         *norm("vision.merger.norm", width, bias=not modern),

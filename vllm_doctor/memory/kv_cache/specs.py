@@ -8,6 +8,8 @@ from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8,
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
 
 DEFAULT_BLOCK = 16
+# vLLM for CPU, 0.32 platforms/cpu.py check_and_update_config; its MLA kernel takes 16 only.
+CPU_BLOCK = 128
 # vLLM 0.32 platforms/interface.py _align_hybrid_block_size: MLA next to states aligns blocks to 128 tokens.
 LATENT_ALIGNMENT = 128
 # The states of these keep one more block, the checkpoint of a prefill (mamba_mixer2.py, kda.py; 0.32).
@@ -88,6 +90,11 @@ def _named(dtype: str, default: int) -> int:
     return default if dtype == "auto" else element_bytes(dtype) or default
 
 
+def is_cpu(device: Device | None) -> bool:
+    """Whether the device stands for vLLM's CPU backend."""
+    return device is not None and device.name.lower() == "cpu"
+
+
 def kernel_block(architecture: Architecture, settings: LaunchSettings, device: Device | None) -> int:
     """The smallest block that the attention backend of this model takes on this GPU (0.32, platforms/cuda.py).
 
@@ -96,6 +103,8 @@ def kernel_block(architecture: Architecture, settings: LaunchSettings, device: D
     """
     kinds = {c.kind for k in architecture.kinds for c in k.caches}
     if CacheKind.LATENT not in kinds:
+        return CPU_BLOCK if is_cpu(device) else DEFAULT_BLOCK
+    if is_cpu(device):
         return DEFAULT_BLOCK
     named = _named_backend(settings)
     if named is not None:
