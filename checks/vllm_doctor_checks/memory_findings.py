@@ -23,13 +23,20 @@ def finding(planned: Planned) -> Finding:
     """An error where it will not start, a warning where it is too close to call."""
     plan = planned.plan
     cause = (plan.verdict if plan.verdict is not Verdict.FITS else plan.pessimistic).value
-    fixes = tuple(_fix(a) for a in planned.advice())
+    fixes = (*(_fix(a) for a in planned.advice()), *_more_gpus(planned))
     make = error if plan.certainty is Certainty.CERTAIN else warning
     return make(cause, sentence(plan).rstrip("."), evidence=tuple(_evidence(planned, plan)), fixes=fixes)
 
 
 def _fix(advice: Advice) -> Fix:
-    return Fix(title=advice.title, launch=advice.edit, automatic=True)
+    return Fix(title=advice.title, launch=advice.edit, automatic=advice.edit.positional is None)
+
+
+def _more_gpus(planned: Planned) -> Iterator[Fix]:
+    count = planned.gpus_that_do()
+    if count is not None and count > planned.device.count:
+        title = f"Use {count} of these GPUs, for which it fits as it is (--tensor-parallel-size {count})"
+        yield Fix(title=title)
 
 
 def _evidence(planned: Planned, plan: Plan) -> Iterator[str]:

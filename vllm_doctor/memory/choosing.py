@@ -11,11 +11,8 @@ from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release
 from vllm_doctor.memory.plan import Plan, plan
-from vllm_doctor.memory.planning import Config
+from vllm_doctor.memory.planning import MOST_GPUS, Config
 from vllm_doctor.memory.settings import read_settings
-
-# One machine has no more GPUs than this.
-MOST_GPUS = 16
 
 # vLLM's kernels are built for 7.0 and newer (CMakeLists.txt, CUDA_SUPPORTED_ARCHS), bfloat16 wants 8.0 (Ampere).
 _LEAST_CAPABILITY, _BFLOAT16_CAPABILITY = 70, 80

@@ -1,18 +1,24 @@
 """From facts to a plan: the model's config, the launch's settings, the GPUs, and the command that fits."""
 
-from msgspec import Struct
+from collections.abc import Iterator
+
+from msgspec import Struct, structs
 
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.facts import Gpu, Gpus, Launch, Model, NvmlUnavailable, Unknown, WeightFile
+from vllm_doctor.finding import LaunchEdit
 from vllm_doctor.launch import edit, render
-from vllm_doctor.memory import catalogue
-from vllm_doctor.memory.advice import Advice, Case, advise
+from vllm_doctor.memory import catalogue, parallelism
+from vllm_doctor.memory.advice import MAXIMUM_ADVICE, Advice, Case, advise
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.budget import device_of_gpus
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, release_numbers
-from vllm_doctor.memory.plan import Extras, Plan, plan
+from vllm_doctor.memory.plan import NO_EXTRAS, Extras, Plan, plan
 from vllm_doctor.memory.settings import read_settings
 from vllm_doctor.snapshot import Snapshot
+
+# One machine has no more GPUs than this.
+MOST_GPUS = 16
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -40,20 +46,62 @@ class Planned(Struct, frozen=True, kw_only=True):
 
     def advice(self) -> tuple[Advice, ...]:
         """Changes that make it fit, the one that costs least first."""
-        return advise(
-            Case(
-                architecture=self.architecture,
-                settings=self.settings,
-                device=self.device,
-                release=self.release,
-                plan=self.plan,
-                extras=self.extras,
-            )
+        if self.plan.fits:
+            return ()
+        found = (*advise(self._case), *self._quantized())
+        return tuple(sorted(found, key=_cost)[:MAXIMUM_ADVICE])
+
+    def gpus_that_do(self) -> int | None:
+        """How many GPUs of this kind the launch would fit as it is, by tensor parallelism; None where not even 16."""
+        if self.settings.pipeline_parallel_size * self.settings.data_parallel_size > 1:
+            return None
+        for size in parallelism.sizes(self.architecture, MOST_GPUS):
+            more = structs.replace(self.device, count=size, free_bytes=None)
+            changed = structs.replace(self.settings, tensor_parallel_size=size)
+            if plan(self.architecture, changed, more, self.release, self.extras).fits:
+                return size
+        return None
+
+    @property
+    def _case(self) -> Case:
+        return Case(
+            architecture=self.architecture,
+            settings=self.settings,
+            device=self.device,
+            release=self.release,
+            plan=self.plan,
+            extras=self.extras,
         )
+
+    def _quantized(self) -> Iterator[Advice]:
+        """The same model as its publisher quantized it, where the catalogue has that; with one more change at most."""
+        for entry in catalogue.quantized(self.name) if self.architecture.quantization is None else ():
+            architecture = read_architecture(entry.config_json)
+            method = architecture.quantization.method if architecture.quantization is not None else "other"
+            title = f"Serve {entry.name}: the same model with {method} weights"
+            found = plan(architecture, self.settings, self.device, self.release)
+            if found.fits:
+                yield Advice(title=title, edit=LaunchEdit(positional=entry.name), result=found)
+                continue
+            further = advise(structs.replace(self._case, architecture=architecture, plan=found, extras=NO_EXTRAS))
+            if further and len(further[0].edit.set) == 1:
+                changed = structs.replace(further[0].edit, positional=entry.name)
+                yield Advice(title=f"{title}. {further[0].title}", edit=changed, result=further[0].result)
 
     def corrected(self, advice: tuple[Advice, ...]) -> str | None:
         """The launch with the first of the changes; None where there is none."""
         return render.command_line(edit.apply(self.launch, advice[0].edit)) if advice else None
+
+
+# A context, a share of the card and the cache's dtype cost less than another checkpoint, and that less than the rest.
+_CHEAP = ("--max-model-len", "--gpu-memory-utilization", "--kv-cache-dtype")
+
+
+def _cost(advice: Advice) -> int:
+    if advice.edit.positional is not None:
+        return len(_CHEAP)
+    first = next(iter(advice.edit.set), "")
+    return _CHEAP.index(first) if first in _CHEAP and len(advice.edit.set) < 3 else len(_CHEAP) + 1
 
 
 def config_of(name: str, model: Model | Unknown | None) -> Config | Unknown:

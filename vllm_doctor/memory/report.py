@@ -74,19 +74,22 @@ def _refusal(planned: Planned, width: int) -> Iterator[str]:
 
 
 def _changes(planned: Planned, advice: tuple[Advice, ...], width: int) -> Iterator[str]:
-    if not advice:
-        if planned.plan.fails:
-            yield ""
-            yield from _wrapped("No change of the flags alone makes it fit here: `--all-gpus` shows what does.", width)
+    if planned.plan.fits:
         return
     yield ""
-    yield "What makes it fit, the change that costs least first:"
-    for number, change in enumerate(advice, 1):
-        result = change.result
-        holds = f"{result.tokens:,} tokens, {result.max_concurrency:.1f} x {result.max_model_len:,}"
-        yield from _wrapped(f"{number}. {change.title} ({holds})", width, "   ")
-    yield ""
-    yield f"  {planned.corrected(advice)}"
+    if not advice:
+        yield from _wrapped("No change of the flags alone makes it fit here: `--all-gpus` shows what does.", width)
+    else:
+        yield "What makes it fit, the change that costs least first:"
+        for number, change in enumerate(advice, 1):
+            result = change.result
+            holds = f"{result.tokens:,} tokens, {result.max_concurrency:.1f} x {result.max_model_len:,}"
+            yield from _wrapped(f"{number}. {change.title} ({holds})", width, "   ")
+    if (count := planned.gpus_that_do()) is not None and count > planned.device.count:
+        yield from _wrapped(f"As it is, it would fit {count} of these GPUs: --tensor-parallel-size {count}.", width)
+    if advice:
+        yield ""
+        yield f"  {planned.corrected(advice)}"
 
 
 def _notes(planned: Planned, width: int) -> Iterator[str]:

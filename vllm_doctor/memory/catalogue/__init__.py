@@ -11,9 +11,9 @@ from importlib.resources import files
 
 import msgspec
 
-from vllm_doctor.memory.catalogue.variants import variant_of
+from vllm_doctor.memory.catalogue.variants import QUANTIZED_SUFFIXES, variant_of
 
-__all__ = ["Entry", "find", "names", "suggest"]
+__all__ = ["Entry", "find", "names", "quantized", "suggest"]
 
 MAXIMUM_SUGGESTIONS = 4
 
@@ -70,6 +70,12 @@ def find(name: str) -> Entry | None:
 def names() -> tuple[str, ...]:
     """Every hub id of the catalogue."""
     return tuple(name for name, _ in _index().values())
+
+
+def quantized(name: str) -> tuple[Entry, ...]:
+    """The quantized checkpoints of the same publisher that the catalogue lists for the model, the largest first."""
+    ids = [f"{name}{suffix}" for suffix in QUANTIZED_SUFFIXES]
+    return tuple(entry for i in ids if i.lower() in _index() and (entry := find(i)) is not None)
 
 
 def suggest(name: str) -> tuple[str, ...]:

@@ -12,6 +12,9 @@ class Variant(NamedTuple):
     note: str
 
 
+# What publishers add to the name of their own quantized checkpoints, the largest first.
+QUANTIZED_SUFFIXES = ("-FP8", "-GPTQ-Int8", "-AWQ", "-GPTQ-Int4")
+
 # Publishers whose quantized repositories keep the base's name and add one of the suffixes (RedHatAI was neuralmagic).
 _PUBLISHERS = frozenset({"redhatai", "neuralmagic", "nm-testing", "qwen"})
 
