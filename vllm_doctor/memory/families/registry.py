@@ -44,6 +44,7 @@ _OWN: Mapping[str, Reader] = {
     "Gemma4ForCausalLM": singles.read_gemma4,
     "Gemma3nForCausalLM": singles.read_gemma3n,
     "LagunaForCausalLM": singles.read_laguna,
+    "DeciLMForCausalLM": singles.read_deci,
     "MiMoV2FlashForCausalLM": singles.read_mimo_v2,
     "MiMoV2ForCausalLM": singles.read_mimo_v2,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,

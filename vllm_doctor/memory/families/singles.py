@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import LARGEST_EXPERTS, Config, ConfigError
-from vllm_doctor.memory.facts import Architecture, Layer, Split, Tensor
+from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
+from vllm_doctor.memory.facts import Architecture, Cache, Layer, Split, Tensor
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import read_decoder, shape_of
 from vllm_doctor.memory.families.hybrid import built, depth
@@ -349,3 +349,43 @@ def read_mimo_v2(config: Config) -> Architecture:
         found=found,
         intermediate=width,
     )
+
+
+def read_deci(config: Config) -> Architecture:
+    """Nemotron-NAS (Llama-3.3-Nemotron-Super): layers of several widths, some without attention (nemotron_nas.py)."""
+    blocks = config.values.get("block_configs")
+    if not isinstance(blocks, list) or not blocks or len(blocks) > LARGEST_LAYERS:
+        raise ConfigError("block_configs is no list of layers")
+    hidden, heads = config.positive("hidden_size"), config.positive("num_attention_heads")
+    size = config.optional("head_dim") or hidden // heads
+    layers = [_deci_layer(Config(b) if isinstance(b, dict) else Config({}), hidden, heads, size) for b in blocks]
+    widths = [t.rows for layer in layers for t in layer.tensors if t.name == "mlp.up_proj"]
+    kv_heads = [c.kv_heads for layer in layers for c in layer.caches]
+    return built(
+        config,
+        layers,
+        hidden,
+        heads=heads,
+        kv_heads=max(kv_heads, default=0),
+        head_size=size,
+        intermediate=max(widths, default=0),
+    )
+
+
+def _deci_layer(block: Config, hidden: int, heads: int, size: int) -> Layer:
+    attn, ffn = block.section("attention"), block.section("ffn")
+    tensors: Tensors = ()
+    caches: tuple[Cache, ...] = ()
+    if attn is not None and not attn.flag("no_op"):
+        kv_heads = max(1, heads // attn.positive("n_heads_in_group", default=1))
+        tensors = (*attention(hidden, heads, kv_heads, size), *norm("input_layernorm", hidden))
+        caches = (full(kv_heads, size),)
+    if ffn is not None and not ffn.flag("no_op"):
+        width = ffn.optional("intermediate_size") or _rounded(int(2 * ffn.number("ffn_mult", 0.0) * hidden / 3))
+        tensors = (*tensors, *mlp(hidden, width), *norm("post_attention_layernorm", hidden))
+    return Layer(tensors=tensors, caches=caches)
+
+
+def _rounded(width: int) -> int:
+    """The width that ffn_mult means: a multiple of 256 (nemotron_nas.py _ffn_mult_to_intermediate_size)."""
+    return -(-width // 256) * 256

@@ -166,6 +166,63 @@ def idefics3(whole: Config) -> Towers:
     return Towers(tensors, True, width, layers)
 
 
+def intern_vl(whole: Config) -> Towers:
+    """InternVL: InternViT, pixels shuffled, two projections (internvl.py, intern_vit.py)."""
+    vision, text = whole.section("vision_config"), whole.section("text_config", "llm_config")
+    if vision is None or text is None or vision.flag("use_qk_norm", "qk_normalization"):
+        return unknown_towers(whole)
+    width, layers = vision.positive("hidden_size"), vision.positive("num_hidden_layers", largest=LARGEST_LAYERS)
+    feed, hidden = vision.positive("intermediate_size"), text.positive("hidden_size")
+    side = _side(vision, "image_size") // _side(vision, "patch_size")
+    joined = 4 * width
+    block: Tensors = (
+        *linear("vision.attn.qkv", 3 * width, width, Split.ROWS, bias=vision.flag("qkv_bias", "attention_bias")),
+        *linear("vision.attn.proj", width, width, Split.COLUMNS, bias=True),
+        *mlp(width, feed, gated=False, bias=True, prefix="vision.mlp."),
+        *norms(2, width, bias=vision.text("norm_type") != "rms_norm"),
+        plain("vision.scales", 2, width),
+    )
+    tensors = (
+        plain("vision.patch_embed", width, 3 * _side(vision, "patch_size") ** 2),
+        plain("vision.patch_embed.bias", width),
+        plain("vision.class_embedding", width),
+        plain("vision.positions", side * side + 1, width),
+        *block * layers,
+        *norm("projector.norm", joined, bias=True),
+        *linear("projector.linear_1", hidden, joined, Split.WHOLE, bias=True),
+        *linear("projector.linear_2", hidden, hidden, Split.WHOLE, bias=True),
+    )
+    return Towers(tensors, True, width, layers)
+
+
+def _side(vision: Config, key: str) -> int:
+    """An image's or a patch's side, which some configs give for both directions."""
+    listed = vision.get(key)
+    return max(vision.counts(key), default=1) if isinstance(listed, list) else vision.positive(key)
+
+
+def llama4(whole: Config) -> Towers:
+    """Llama 4: a vision transformer, an adapter of two layers and one projection (mllama4.py)."""
+    vision, text = whole.section("vision_config"), whole.section("text_config")
+    if vision is None or text is None:
+        return unknown_towers(whole)
+    width, layers = vision.positive("hidden_size"), vision.positive("num_hidden_layers", largest=LARGEST_LAYERS)
+    feed, patch = vision.positive("intermediate_size"), vision.positive("patch_size")
+    places = (vision.positive("image_size") // patch) ** 2 + 1
+    inner, out = vision.positive("projector_input_dim"), vision.positive("projector_output_dim")
+    tensors = (
+        plain("vision.class_embedding", width),
+        plain("vision.positions", places, width),
+        *linear("vision.patch_embedding", width, 3 * patch * patch, Split.ROWS),
+        *norms(2, width, bias=True),
+        *vit_layers(width, feed, layers),
+        *linear("vision.adapter.fc1", inner, feed, Split.ROWS),
+        *linear("vision.adapter.fc2", out, inner, Split.COLUMNS),
+        *linear("projector.linear_1", text.positive("hidden_size"), vision.positive("vision_output_dim"), Split.ROWS),
+    )
+    return Towers(tensors, True, width, layers)
+
+
 def whisper_audio(whole: Config) -> Towers:
     """Qwen2-Audio, Ultravox, Voxtral: Whisper's encoder and one projection."""
     audio, text = whole.section("audio_config"), whole.section("text_config")
@@ -208,6 +265,9 @@ TOWERS: Mapping[str, Callable[[Config], Towers]] = {
     "Gemma3ForConditionalGeneration": clip_like,
     "PaliGemmaForConditionalGeneration": clip_like,
     "Mistral3ForConditionalGeneration": clip_like,
+    "InternVLForConditionalGeneration": intern_vl,
+    "InternVLChatModel": intern_vl,
+    "Llama4ForConditionalGeneration": llama4,
     "Idefics3ForConditionalGeneration": idefics3,
     "SmolVLMForConditionalGeneration": idefics3,
     "Qwen2AudioForConditionalGeneration": whisper_audio,
