@@ -6,10 +6,6 @@ from vllm_doctor.memory import catalogue
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import Architecture, Tensor
 
-# Vision towers whose parts are estimated.
-TOWERS = frozenset({"kimi_vl", "llama4"})
-
-
 def tensors(architecture: Architecture) -> tuple[Tensor, ...]:
     layers = [t for kind in architecture.layers for t in architecture.kinds[kind].tensors]
     return (*layers, *architecture.first, *architecture.last, *architecture.towers)
@@ -33,7 +29,9 @@ def test_there_are_many_models() -> None:
 def test_the_config_counts_the_published_parameters(name: str) -> None:
     entry = catalogue.find(name)
     assert entry is not None and entry.parameters is not None
-    assert counted(name) == pytest.approx(entry.parameters, rel=1e-3)
+    # An encoder that is estimated says so, and is a small part of the whole.
+    near = 3e-3 if read_architecture(entry.config_json).approximations else 1e-3
+    assert counted(name) == pytest.approx(entry.parameters, rel=near)
 
 
 @pytest.mark.parametrize("name", catalogue.names())

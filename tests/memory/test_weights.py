@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from vllm_doctor.facts import WeightFile
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import DraftModel, LaunchSettings
-from vllm_doctor.memory.sharding import divisibility_problem, vocabulary_rows
+from vllm_doctor.memory.sharding import vocabulary_rows
 from vllm_doctor.memory.weights import parameters_of, weights
 
 RELEASE = (0, 32, 0)
@@ -164,15 +164,3 @@ def test_files_that_were_read_say_how_many_parameters_there_are() -> None:
 @pytest.mark.parametrize(("rows", "tp", "padded"), [(49155, 1, 49216), (128256, 1, 128256), (50257, 2, 25152)])
 def test_vocabularies_are_padded(rows: int, tp: int, padded: int) -> None:
     assert vocabulary_rows(rows, tp) == padded
-
-
-def test_heads_that_cannot_be_divided() -> None:
-    phi = read_architecture(
-        json.dumps({**LLAMA, "num_attention_heads": 40, "num_key_value_heads": 10, "head_dim": 128})
-    )
-    ranks = [
-        n for n in (1, 2, 4, 5, 8, 16) if divisibility_problem(phi, LaunchSettings(tensor_parallel_size=n)) is None
-    ]
-    assert ranks == [1, 2, 5]
-    said = divisibility_problem(phi, LaunchSettings(tensor_parallel_size=16))
-    assert said == "Total number of attention heads (40) must be divisible by tensor parallel size (16)."

@@ -19,6 +19,12 @@ QUANTIZED_SUFFIXES = ("-FP8", "-GPTQ-Int8", "-AWQ", "-GPTQ-Int4")
 _PUBLISHERS = frozenset({"redhatai", "neuralmagic", "nm-testing", "qwen"})
 
 
+# What the publishers' recipes leave in 16 bits (github.com/vllm-project/llm-compressor, examples/): the head, routers,
+# encoders of images, and the attention of Llama 4.
+_LEFT_OUT = ("lm_head", "re:.*router.*", "re:.*mlp.gate$", "re:.*vision.*", "re:.*projector.*")
+_LEFT_OUT_OF = {"llama-4": ("re:.*self_attn.*",)}
+
+
 def _compressed(
     form: str, bits: int, kind: str, strategy: str, group: int | None, dynamic: bool | None
 ) -> dict[str, Any]:
@@ -28,7 +34,7 @@ def _compressed(
     return {
         "quant_method": "compressed-tensors",
         "format": form,
-        "ignore": ["lm_head"],
+        "ignore": list(_LEFT_OUT),
         "config_groups": {
             "group_0": {
                 "targets": ["Linear"],
@@ -59,4 +65,6 @@ def variant_of(name: str, known: Set[str]) -> Variant | None:
     base = next((k for k in sorted(known) if k.rpartition("/")[2] == stem), None)
     if base is None:
         return None
-    return Variant(base, _SUFFIXES[suffix], f"{base} with the quantization that the name says")
+    more = next((names for family, names in _LEFT_OUT_OF.items() if stem.startswith(family)), ())
+    quantization = {**_SUFFIXES[suffix], "ignore": [*_LEFT_OUT, *more]}
+    return Variant(base, quantization, f"{base} with the quantization that the name says")
