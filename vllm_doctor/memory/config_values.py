@@ -1,6 +1,6 @@
 """Reads numbers out of a foreign config.json: of the right type and size, or a clear error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from vllm_doctor.errors import DoctorError
@@ -144,8 +144,3 @@ def _shown(value: object) -> str:
     if isinstance(value, str | int | float | bool):
         return repr(value)[:60]
     return f"a {type(value).__name__}"
-
-
-def longest(values: Sequence[int]) -> int:
-    """The largest of the values, 0 for none."""
-    return max(values, default=0)

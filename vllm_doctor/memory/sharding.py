@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from vllm_doctor.errors import DoctorError
-from vllm_doctor.memory.facts import Architecture, LaunchSettings, Split, Tensor
+from vllm_doctor.memory.facts import LaunchSettings, Split, Tensor
 
 # vLLM 0.32 layers/vocab_parallel_embedding.py DEFAULT_VOCAB_PADDING_SIZE.
 VOCABULARY_PADDING = 64
@@ -61,20 +61,6 @@ def vocabulary_rows(rows: int, tp: int) -> int:
     """Rows of an embedding on one rank: padded to 64, then to tp."""
     padded = -(-rows // VOCABULARY_PADDING) * VOCABULARY_PADDING
     return -(-padded // tp)
-
-
-def divisibility_problem(architecture: Architecture, settings: LaunchSettings) -> str | None:
-    """Why these heads cannot be divided among so many ranks; None where they can.
-
-    vLLM 0.32 config/model.py verify_with_parallel_config (its own message), and the bare assertions of
-    model_executor/models for key-value heads.
-    """
-    tp, heads, kv_heads = settings.tensor_parallel_size, architecture.attention_heads, architecture.kv_heads
-    if heads and heads % tp:
-        return f"Total number of attention heads ({heads}) must be divisible by tensor parallel size ({tp})."
-    if kv_heads > 1 and (kv_heads % tp if tp <= kv_heads else tp % kv_heads):
-        return f"{kv_heads} key-value heads can neither be divided by nor repeated for tensor parallel size {tp}."
-    return None
 
 
 def checked(settings: LaunchSettings) -> LaunchSettings:

@@ -6,7 +6,6 @@ from functools import lru_cache
 from msgspec.structs import replace
 
 from vllm_doctor.facts.model import WeightFile
-from vllm_doctor.memory.elements import element_bytes
 from vllm_doctor.memory.facts import (
     Architecture,
     LaunchSettings,
@@ -268,30 +267,3 @@ def _with_files(counted: Weights, architecture: Architecture, files: Sequence[We
         exact=False,
         approximations=(*counted.approximations, doubt),
     )
-
-
-def file_bytes(files: Sequence[WeightFile], served_bytes: int) -> int | None:
-    """Bytes of the tensors in safetensors files as they are served; None where a header was not read."""
-    total = 0
-    for file in files:
-        if not file.dtypes:
-            return None
-        for name, count in file.dtypes.items():
-            size = _FILE_BYTES.get(name) or element_bytes(name) or 2
-            total += count * (served_bytes if name in ("F32", "F16", "BF16") else size)
-    return total
-
-
-# safetensors' names (https://github.com/huggingface/safetensors, Dtype).
-_FILE_BYTES = {
-    "F64": 8,
-    "I64": 8,
-    "I32": 4,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-    "F32": 4,
-    "BF16": 2,
-}

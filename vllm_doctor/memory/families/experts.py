@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, Config
-from vllm_doctor.memory.facts import Split
-from vllm_doctor.memory.families.parts import Tensors, correction, experts, linear, mlp, plain, router
+from vllm_doctor.memory.families.parts import Tensors, correction, experts, mlp, plain, router
 
 
 class Experts(NamedTuple):
@@ -185,8 +184,3 @@ def hunyuan(config: Config, layers: int) -> Experts | None:
     shared = shared or (config.count("num_shared_expert", default=0) if not isinstance(shared_count, list) else 0)
     base = config.positive("intermediate_size")
     return _make(config, width, frozenset(range(layers)), shared=shared * base)
-
-
-def gate_columns(name: str, rows: int, hidden: int) -> Tensors:
-    """A linear layer that every rank holds whole."""
-    return linear(name, rows, hidden, Split.WHOLE)
