@@ -1,12 +1,14 @@
-"""Hybrids of attention with delta nets, short convolutions and Kimi's delta attention."""
+"""Hybrids of attention with delta nets, short convolutions, Kimi's delta attention and shared blocks."""
+
+from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split, StateTensor
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.hybrid import attention_shape, built, depth, hybrid
 from vllm_doctor.memory.families.latent import latent_attention, latent_cache
-from vllm_doctor.memory.families.parts import attention, full, linear, mlp, norm, norms, plain
-from vllm_doctor.memory.families.states import delta_net
+from vllm_doctor.memory.families.parts import Tensors, attention, full, linear, mlp, norm, norms, plain
+from vllm_doctor.memory.families.states import delta_net, mamba2, mamba2_cache
 from vllm_doctor.memory.families.windows import layer_types
 
 
@@ -145,3 +147,66 @@ def read_kimi_linear(config: Config) -> Architecture:
         found=found,
         intermediate=config.positive("intermediate_size"),
     )
+
+
+def read_zamba2(config: Config) -> Architecture:
+    """Zamba2: Mamba-2 everywhere, in some layers a shared transformer block with adapters of its own (zamba2.py)."""
+    hidden, layers = config.positive("hidden_size"), depth(config)
+    heads, groups, state = (config.positive(k) for k in ("n_mamba_heads", "mamba_ngroups", "mamba_d_state"))
+    kernel, inner = config.positive("mamba_d_conv"), config.positive("mamba_expand") * hidden
+    wide, width = 2 * hidden, config.positive("intermediate_size")
+    query_heads = config.positive("num_attention_heads")
+    size, rank = wide // query_heads, config.positive("adapter_rank")
+    where = _zamba_hybrids(config, layers)
+    block = mamba2(
+        hidden,
+        inner,
+        groups,
+        heads,
+        state,
+        kernel,
+        bias=config.flag("add_bias_linear"),
+        conv_bias=config.flag("use_conv_bias", default=True),
+    )
+    plain_layer = Layer(
+        tensors=(*block, *norms(1, hidden)),
+        caches=(mamba2_cache(inner, groups, heads, inner // heads, state, kernel),),
+    )
+    adapters = [("gate_up_adapter", 2 * width, hidden)]
+    if config.flag("use_shared_attention_adapter"):
+        adapters += [(f"{name}_adapter", wide, wide) for name in "qkv"]
+    extra = (
+        *linear("linear", hidden, hidden, Split.WHOLE),
+        *(t for name, rows, columns in adapters for t in _adapter(name, rows, columns, rank)),
+    )
+    hybrid_layer = Layer(tensors=(*plain_layer.tensors, *extra), caches=(full(query_heads, size), *plain_layer.caches))
+    shared = (
+        *attention(wide, query_heads, query_heads, size, out_rows=hidden),
+        *mlp(hidden, width),
+        *norm("shared_transformer.input_layernorm", wide),
+        *norm("shared_transformer.pre_ff_layernorm", hidden),
+    ) * config.positive("num_mem_blocks")
+    base = built(
+        config,
+        [hybrid_layer if i in where else plain_layer for i in range(layers)],
+        hidden,
+        heads=query_heads,
+        kv_heads=query_heads,
+        head_size=size,
+        intermediate=width,
+    )
+    return replace(base, first=(*base.first, *shared))
+
+
+def _adapter(name: str, rows: int, columns: int, rank: int) -> Tensors:
+    return (*linear(f"{name}.A", rank, columns, Split.ROWS), *linear(f"{name}.B", rows, rank, Split.ROWS))
+
+
+def _zamba_hybrids(config: Config, layers: int) -> set[int]:
+    written = config.values.get("hybrid_layer_ids")
+    if written is not None:
+        return set(config.counts("hybrid_layer_ids"))
+    types = config.words("layers_block_type", layers)
+    if types is None:
+        raise ConfigError("hybrid_layer_ids is missing")
+    return {i for i, kind in enumerate(types) if kind == "hybrid"}

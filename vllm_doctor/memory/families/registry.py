@@ -33,6 +33,7 @@ _OWN: Mapping[str, Reader] = {
     "Qwen3NextForCausalLM": linear_hybrid.read_delta_hybrid,
     "Qwen3_5ForCausalLM": linear_hybrid.read_delta_hybrid,
     "Qwen3_5MoeForCausalLM": linear_hybrid.read_delta_hybrid,
+    "Zamba2ForCausalLM": linear_hybrid.read_zamba2,
     "Lfm2ForCausalLM": linear_hybrid.read_lfm2,
     "Lfm2MoeForCausalLM": linear_hybrid.read_lfm2,
     "OPTForCausalLM": singles.read_opt,
