@@ -4,12 +4,13 @@ Usage: cpu_cross_check.py PYTHON MODELS_FOLDER [MODEL...]. PYTHON is the interpr
 CPU. Every model is started with a fixed cache, its log read to the line of the cache, and ended. Prints one line, last.
 """
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -42,19 +43,25 @@ def logged(python: str, model: Path) -> tuple[int, float] | None:
         env=environment,
         start_new_session=True,
     ) as server:
+        watchdog = threading.Timer(START_SECONDS, _end, (server.pid,))
+        watchdog.start()
         try:
             return _read(server)
         finally:
-            os.killpg(server.pid, signal.SIGKILL)
+            watchdog.cancel()
+            _end(server.pid)
+
+
+def _end(group: int) -> None:
+    """Ends the server with all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def _read(server: "subprocess.Popen[str]") -> tuple[int, float] | None:
-    deadline = time.monotonic() + START_SECONDS
     for line in server.stdout or ():
         if (found := LINE.search(line)) is not None:
             return int(found[1].replace(",", "")), float(found[3])
-        if time.monotonic() > deadline:
-            break
     return None
 
 

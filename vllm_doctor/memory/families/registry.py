@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
-from vllm_doctor.memory.families import encoder_decoder, hybrid, latent, linear_hybrid, singles
+from vllm_doctor.memory.families import encoder_decoder, hybrid, latent, linear_hybrid, relatives, singles
 from vllm_doctor.memory.families.decoder import decoder
 from vllm_doctor.memory.families.styles import STYLES
 from vllm_doctor.memory.families.towers import TOWERS, Towers, no_towers, unknown_towers
@@ -33,6 +33,8 @@ _OWN: Mapping[str, Reader] = {
     "Qwen3NextForCausalLM": linear_hybrid.read_delta_hybrid,
     "Qwen3_5ForCausalLM": linear_hybrid.read_delta_hybrid,
     "Qwen3_5MoeForCausalLM": linear_hybrid.read_delta_hybrid,
+    "OlmoHybridForCausalLM": relatives.read_olmo_hybrid,
+    "QWenLMHeadModel": relatives.read_first_qwen,
     "Zamba2ForCausalLM": linear_hybrid.read_zamba2,
     "Lfm2ForCausalLM": linear_hybrid.read_lfm2,
     "Lfm2MoeForCausalLM": linear_hybrid.read_lfm2,
