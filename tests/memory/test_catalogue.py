@@ -6,6 +6,7 @@ from vllm_doctor.memory import catalogue
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import Architecture, Tensor
 
+
 def tensors(architecture: Architecture) -> tuple[Tensor, ...]:
     layers = [t for kind in architecture.layers for t in architecture.kinds[kind].tensors]
     return (*layers, *architecture.first, *architecture.last, *architecture.towers)
@@ -82,6 +83,9 @@ def test_letter_case_does_not_count() -> None:
         ("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16", "meta-llama/Meta-Llama-3.1-8B-Instruct", 4),
         ("redhatai/Llama-3.3-70B-Instruct-quantized.w8a8", "meta-llama/Llama-3.3-70B-Instruct", 8),
         ("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic", "Qwen/Qwen2.5-7B-Instruct", 8),
+        ("TheBloke/Llama-2-7B-Chat-GPTQ", "meta-llama/Llama-2-7b-chat-hf", 4),
+        ("TheBloke/Mixtral-8x7B-Instruct-v0.1-AWQ", "mistralai/Mixtral-8x7B-Instruct-v0.1", 4),
+        ("Qwen/Qwen3-4B-Instruct-2507-FP8", "Qwen/Qwen3-4B-Instruct-2507", 8),
     ],
 )
 def test_quantized_copies_are_known_by_their_base(name: str, base: str, method: int) -> None:
