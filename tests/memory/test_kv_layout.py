@@ -232,7 +232,8 @@ def test_the_largest_length_starts_and_the_next_does_not(
     assert 0 <= largest <= length
     if largest:
         assert found.error(available, largest) is None
-        assert found.capacity(available, largest).max_concurrency >= 1
+        # To 0.13 vLLM compared the layers' own needs, without the padding of the groups.
+        assert found.capacity(available, largest).max_concurrency >= (1 if release >= (0, 14, 0) else 0.5)
     if largest < length:
         assert found.error(available, largest + 1) is not None
 
