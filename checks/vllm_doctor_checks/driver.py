@@ -28,7 +28,7 @@ class Runtime(Struct, frozen=True):
     carrier: str
 
 
-@check("driver-cuda", causes=("driver-too-old",), needs=("gpus",), platforms=CUDA_ONLY)
+@check("driver-cuda", causes=("driver-too-old",), needs=(), platforms=CUDA_ONLY)
 def driver_cuda(snapshot: Snapshot) -> Iterator[Finding]:
     """The NVIDIA driver is too old for the CUDA of the installed torch, or of the image.
 
@@ -44,11 +44,16 @@ def driver_cuda(snapshot: Snapshot) -> Iterator[Finding]:
     """
     if not devices.is_needed(snapshot):
         raise NotApplicable("no CUDA build of vLLM is installed or launched")
-    driver = _driver_version(snapshot)
     runtime = _runtime(snapshot)
     minimum = MINIMUM_DRIVER.get(runtime.cuda[0])
     if minimum is None:
         raise NotKnown(f"the driver that CUDA {runtime.cuda[0]} needs is not known to this version")
+    if (refused := _torch_refused_it(snapshot, runtime, minimum)) is not None:
+        yield refused
+        return
+    driver = _driver_version(snapshot)
+    if any(devices.is_integrated(g) for g in _boards(snapshot)):
+        raise NotApplicable(f"the driver of a Jetson is numbered in its own way: {driver}")
     if numbers(driver) < numbers(minimum) and not _torch_used_it(snapshot):
         yield from _below_minimum(snapshot, driver, runtime, minimum)
     else:
@@ -78,6 +83,23 @@ def driver_library_mismatch(snapshot: Snapshot) -> Iterator[Finding]:
     yield from _stale_compatibility(snapshot, host, answering)
 
 
+def _torch_refused_it(snapshot: Snapshot, runtime: Runtime, minimum: str) -> Finding | None:
+    """What torch said of the driver, where nothing else says which driver it is (a report without nvidia-smi)."""
+    environment, gpus = snapshot.environment, snapshot.gpus
+    torch = environment.torch if isinstance(environment, Environment) and not devices.in_container(snapshot) else None
+    if torch is None or torch.driver_cuda is None or (isinstance(gpus, Gpus) and isinstance(gpus.driver_version, str)):
+        return None
+    return error(
+        "driver-too-old",
+        f"The NVIDIA driver is too old for CUDA {torch.cuda}: it runs CUDA {torch.driver_cuda} at most",
+        evidence=(
+            f"torch {torch.version} called the driver too old: it found one of CUDA {torch.driver_cuda}",
+            f"CUDA {runtime.cuda[0]}.x needs {minimum} or newer",
+        ),
+        fixes=(_update_driver(snapshot, runtime),),
+    )
+
+
 def _torch_used_it(snapshot: Snapshot) -> bool:
     """Whether torch was asked and found CUDA: forward compatibility, or a Jetson, whose drivers count otherwise."""
     environment, launch = snapshot.environment, snapshot.launch
@@ -101,14 +123,16 @@ def _driver_version(snapshot: Snapshot) -> str:
 def _runtime(snapshot: Snapshot) -> Runtime:
     if snapshot.launch is not None and (docker := snapshot.launch.docker) is not None:
         return _of_image(docker.image, docker.tag or "", docker.version)
-    environment, _ = devices.installed(snapshot)
+    environment = devices.examined(snapshot)
     torch = devices.installed_torch(environment)
     if torch.cuda is None:
         raise NotApplicable(f"torch {torch.version} is a build without CUDA")
     cuda = cuda_numbers(torch.cuda)
     if cuda is None:
         raise NotKnown(f"torch names the CUDA version {torch.cuda!r}")
-    return Runtime(cuda, f"torch {torch.version} in {environment.prefix}")
+    # A pasted report has no folders.
+    where = f" in {environment.prefix}" if environment.prefix.startswith("/") else ""
+    return Runtime(cuda, f"torch {torch.version}{where}")
 
 
 def _of_image(image: str, tag: str, version: str | None) -> Runtime:

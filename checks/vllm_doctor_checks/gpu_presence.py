@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Docker, Gpus, Host, NvmlFailure, NvmlUnavailable, Unknown
+from vllm_doctor.facts import Docker, Environment, Gpus, Host, NvmlFailure, NvmlUnavailable, Unknown
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import devices, installers
@@ -30,8 +30,9 @@ def gpu_visible(snapshot: Snapshot) -> Iterator[Finding]:
     host = known(snapshot.host)
     gpus = known(seen)
     if isinstance(gpus, NvmlUnavailable):
-        yield from _no_nvml(host, gpus)
+        yield from _reported_without(snapshot, gpus) or _no_nvml(host, gpus)
         return
+    assert isinstance(gpus, Gpus)
     if not [g for g in gpus.devices if g.lost is None]:
         if not gpus.devices:
             yield _no_gpu(host, "the NVIDIA driver is loaded, and it has no GPU", ("NVML counts 0 GPUs",))
@@ -70,6 +71,27 @@ def _torch_without_cuda(snapshot: Snapshot) -> Finding | None:
             Fix(
                 title="Install this vLLM again with the torch that it was built for",
                 command=installers.install(environment, requirement, "torch", options=options),
+            ),
+        ),
+    )
+
+
+def _reported_without(snapshot: Snapshot, gpus: NvmlUnavailable) -> tuple[Finding, ...]:
+    """A report whose torch, a CUDA build, was asked and saw no GPU, and whose nvidia-smi had no answer."""
+    environment = snapshot.environment
+    torch = environment.torch if isinstance(environment, Environment) else None
+    if gpus.failure is not NvmlFailure.OTHER or torch is None or torch.cuda_available is not False:
+        return ()
+    if torch.driver_cuda is not None:
+        return ()  # there is a driver: torch calls it too old, and so does driver-cuda
+    return (
+        warning(
+            "gpu-not-visible",
+            "No GPU was to be seen where this report was written",
+            evidence=(gpus.detail, f"torch {torch.version} is a CUDA build; torch.cuda.is_available() was False"),
+            fixes=(
+                Fix(title="In a container: start it with its GPUs (docker run --gpus all)"),
+                Fix(title="On the host: see whether the driver answers", command=("nvidia-smi",)),
             ),
         ),
     )

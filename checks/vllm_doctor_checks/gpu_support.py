@@ -86,10 +86,16 @@ def _vllm_wheel(version: str) -> Wheel:
 
 
 def _is_published(build: VllmBuild) -> bool:
-    """A source or development build has the kernels that it was told to have."""
-    version = build.version or ""
-    local = version.partition("+")[2]
-    return bool(version) and not build.editable and ".dev" not in version and (not local or local.startswith("cu"))
+    """Whether it is the wheel whose code was read: the one of the package index.
+
+    A source or development build has the kernels that it was told to have, and so has the release's wheel for another
+    CUDA (`0.20.0+cu129`).
+    """
+    version, _, local = (build.metadata_version or build.version or "").partition("+")
+    release = releases.release(version)
+    if release is None or build.editable or ".dev" in version:
+        return False
+    return not local or local == f"cu{(release.wheel_cuda or '').replace('.', '')}"
 
 
 def _torch_wheel(torch: TorchBuild) -> Iterator[Wheel]:

@@ -150,7 +150,7 @@ def max_model_len(snapshot: Snapshot) -> Iterator[Finding]:
         evidence=(f"the launch: {FLAG} {launch.value(FLAG)}", f"config.json of {model.given}: {key}"),
         fixes=(
             Fix(title=f"Serve with {FLAG} {derived}", launch=LaunchEdit(set={FLAG: str(derived)}), automatic=True),
-            Fix(title="For a model made to be stretched: its YaRN parameters with --hf-overrides, as its card says"),
+            Fix(title="Or, for a model made to be stretched, give its YaRN parameters by --hf-overrides"),
         ),
     )
 

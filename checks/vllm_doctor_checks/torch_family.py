@@ -115,10 +115,12 @@ def _pin_violated(environment: Environment, build: VllmBuild, torch: TorchBuild)
 def _pin_warning(
     environment: Environment, build: VllmBuild, pin: requirements.Edge, torch: TorchBuild, title: str
 ) -> Finding:
+    read = symbols.extensions_of(environment, "vllm")
+    seen = "no symbol that its kernels need was seen to be missing" if read else "its compiled kernels were not read"
     return warning(
         "torch-vllm-mismatch",
         title,
-        evidence=_pin_evidence(build, pin, torch, "no symbol that its kernels need was seen to be missing"),
+        evidence=_pin_evidence(build, pin, torch, seen),
         fixes=(_install_pin(environment, build, pin),),
     )
 

@@ -34,9 +34,9 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            raise click.UsageError(_no_command(cmd_name), ctx)
         command = import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
         return command
@@ -44,6 +44,13 @@ class _LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
+
+
+def _no_command(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(COMMANDS), n=1)
+    return f"there is no command {name!r}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -55,11 +62,19 @@ def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) 
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 def group() -> None:
     """The doctor for vLLM deployments.
 
-    Names the root cause of what is wrong or will go wrong, shows the evidence and gives the fix.
+    Names the root cause of what is wrong or will go wrong, shows the evidence and gives the fix. It
+    changes nothing.
+
+    \b
+    vllm-doctor run                                what is here, and what is wrong with it
+    vllm-doctor run -- vllm serve MODEL [FLAGS]    the same for a launch, before you launch
+    vllm-doctor explain CAUSE                      what a cause means, and what helps
     """
 
 
@@ -107,6 +122,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, click.Abort):
         _tell("vllm-doctor: interrupted")
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as nothing:
+        _tell(nothing.format_message())
+        return USAGE
     except click.ClickException as problem:
         return _complain(_usage_line(problem))
     except Exception as problem:

@@ -107,12 +107,13 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.corrected is None:
         return
     yield _heading("Corrected launch", Style.GOOD)
-    told = "The checks were run again with this command, and none that could be evaluated complains about it:"
-    yield _paragraph(told, Style.MUTED)
+    yield _paragraph(words.PROVED, Style.MUTED)
     yield BLANK
     yield _command(words.one_line(diagnosis.corrected), FINDING_COLUMN)
-    if note := words.masked_note(diagnosis.corrected):
-        yield _paragraph(note, Style.MUTED)
+    for note in (words.masked_note(diagnosis.corrected), words.remaining_note(diagnosis)):
+        if note is not None:
+            yield BLANK
+            yield _paragraph(note, Style.MUTED)
     yield BLANK
 
 

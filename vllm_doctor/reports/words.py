@@ -15,6 +15,9 @@ from vllm_doctor.snapshot import Snapshot
 # A finding's line longer than this is no line any more.
 MAXIMUM_LINE_CHARACTERS = 4000
 
+# What may stand after a word of a title.
+_PUNCTUATION = str.maketrans(",:;()", "     ")
+
 # The mask of secrets is made of these; a word that is nothing but a mask needs no quotes to be readable.
 _UNQUOTED = frozenset({redact.MASK})
 
@@ -82,7 +85,8 @@ def fix_lines(fix: Fix) -> tuple[str, ...]:
     """What a fix changes besides its command, one change a line; not what its title says already."""
     launch = edit_lines(fix.launch) if fix.launch is not None else ()
     changes = launch + (settings_lines(fix.settings) if fix.settings is not None else ())
-    return tuple(change for change in changes if change.partition(" ")[2] not in line(fix.title))
+    told = f" {line(fix.title).translate(_PUNCTUATION)} "
+    return tuple(change for change in changes if f" {change.partition(' ')[2]} " not in told)
 
 
 def plain_finding(finding: Finding) -> str:
@@ -155,6 +159,15 @@ def verdict_sentence(diagnosis: Diagnosis) -> str:
         return f"Nothing could be judged{_reservation(diagnosis)}."
     absence = ", but there is no vLLM here to judge" if _has_no_vllm(diagnosis.snapshot) else ""
     return f"No fault was found{absence}{_reservation(diagnosis)}."
+
+
+PROVED = "The checks were run again with this command, and none that could be evaluated complains about it:"
+
+
+def remaining_note(diagnosis: Diagnosis) -> str | None:
+    """What is still wrong with the corrected command, for no command mends it."""
+    titles = "; ".join(line(finding.title) for finding in diagnosis.remaining)
+    return f"What no command mends, and is still to be done: {titles}." if titles else None
 
 
 def _failing(diagnosis: Diagnosis) -> str:
