@@ -7,15 +7,19 @@ import time
 from collections.abc import Iterator
 from enum import Enum
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
 from vllm_doctor import causes
 from vllm_doctor.check import Check, NotApplicable, NotKnown
-from vllm_doctor.facts import Unknown
+from vllm_doctor.facts import Gpus, Unknown
 from vllm_doctor.finding import Finding, Severity
 from vllm_doctor.registry import Registry
 from vllm_doctor.snapshot import Snapshot, platform_name
+
+if TYPE_CHECKING:
+    from vllm_doctor.memory.planning import Planned
 
 # What one check finds more often than this nobody reads; a foreign snapshot may hold it a million times.
 MAXIMUM_FINDINGS = 50
@@ -48,7 +52,8 @@ class Diagnosis(Struct, frozen=True, kw_only=True):
     """Everything the checks said of one snapshot, most severe first, root causes before their consequences.
 
     `corrected` is a launch command that was proved to come out clean, None where there is none; `remaining` is what no
-    command mends, and what is still to be done with the corrected one.
+    command mends, and what is still to be done with the corrected one. `plan` is the memory plan of the launch, where
+    its model and its GPUs are known.
     """
 
     snapshot: Snapshot
@@ -56,6 +61,7 @@ class Diagnosis(Struct, frozen=True, kw_only=True):
     checks: tuple[CheckResult, ...]
     corrected: str | None = None
     remaining: tuple[Finding, ...] = ()
+    plan: "Planned | None" = None
 
     @property
     def worst(self) -> Severity | None:
@@ -99,6 +105,17 @@ def diagnose(snapshot: Snapshot, registry: Registry, selection: Selection | None
         for b in registry.broken
     )
     return Diagnosis(snapshot=snapshot, findings=tuple(sorted(findings, key=_rank)), checks=tuple(results))
+
+
+def with_plan(diagnosis: Diagnosis) -> Diagnosis:
+    """The diagnosis with the memory plan of its launch, where there is one to be made."""
+    snapshot = diagnosis.snapshot
+    if snapshot.launch is None or snapshot.launch.model is None or not isinstance(snapshot.gpus, Gpus):
+        return diagnosis
+    from vllm_doctor.memory.planning import of_snapshot  # the arithmetic is imported only where there is a use for it
+
+    planned = of_snapshot(snapshot)
+    return diagnosis if planned is None or isinstance(planned, Unknown) else structs.replace(diagnosis, plan=planned)
 
 
 def run_check(check: Check, snapshot: Snapshot) -> tuple[list[Finding], CheckResult]:

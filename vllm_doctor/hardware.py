@@ -165,6 +165,11 @@ def memory_bytes(name: str) -> int | None:
     return model.memory_mib[0] * 2**20 if model is not None and len(model.memory_mib) == 1 else None
 
 
+def models() -> tuple[GpuModel, ...]:
+    """Every board of the table, in its order."""
+    return tuple(_catalogue().values())
+
+
 def _names_a_board(key: Key) -> bool:
     """Whether the words are more than a product line: `rtx` alone says nothing."""
     return key in _catalogue() or any(c.isdigit() for c in key[-1])

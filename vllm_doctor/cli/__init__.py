@@ -13,6 +13,7 @@ from vllm_doctor.cli import streams
 # Name -> module and one line of help: a command's module is imported only when it is the one that is called.
 COMMANDS = {
     "run": ("vllm_doctor.cli.run", "The check-up: environment, GPUs, model, launch command, running servers."),
+    "plan": ("vllm_doctor.cli.plan", "Does a launch fit the GPU: the memory plan, and a command that fits."),
     "snapshot": ("vllm_doctor.cli.snapshot", "Write the collected facts, redacted, to one file."),
     "checks": ("vllm_doctor.cli.checks", "The catalogue of checks, or one check's page."),
     "releases": ("vllm_doctor.cli.releases", "What is known of the releases of vLLM; what changes between two."),

@@ -41,6 +41,7 @@ def command(launch: tuple[str, ...], **given: Any) -> int:
         snapshot = _snapshot(launch, given, found_settings, progress)
         progress("checks", "started")
         diagnosis = correct.correct(diagnose.diagnose(snapshot, checks, selection), checks, selection)
+        diagnosis = diagnose.with_plan(diagnosis)
         progress("checks", "done")
     printing.report(diagnosis, output)
     return options.exit_code(diagnosis, output.fail_on)

@@ -15,6 +15,9 @@ STYLES = {Severity.ERROR: Style.ERROR, Severity.WARNING: Style.WARNING, Severity
 # More ids than this under one reason are counted, and listed only when everything is asked for.
 MAXIMUM_IDS = 6
 
+# The bar of the memory plan is as wide as this on every terminal.
+PLAN_WIDTH = 76
+
 # A check that took less than this does not have its time told.
 WORTH_TELLING_SECONDS = 0.01
 
@@ -33,6 +36,7 @@ def lines(diagnosis: Diagnosis, *, quiet: bool = False, verbose: bool = False) -
     for severity in (Severity.ERROR,) if quiet else tuple(Severity):
         yield from _findings(diagnosis, severity)
     if not quiet:
+        yield from _plan(diagnosis)
         yield from _corrected(diagnosis)
         yield from _troubles(diagnosis)
         yield from _not_evaluated(diagnosis, verbose=verbose)
@@ -84,6 +88,19 @@ def _fix(fix: Fix) -> Iterator[Line]:
         yield Line(words=(Span(change, Style.COMMAND),), hang=COMMAND_COLUMN)
     if fix.command is not None:
         yield _command(words.command_line(fix.command), COMMAND_COLUMN)
+
+
+def _plan(diagnosis: Diagnosis) -> Iterator[Line]:
+    if diagnosis.plan is None:
+        return
+    from vllm_doctor.memory import drawing
+
+    plan = diagnosis.plan.plan
+    yield _heading("Memory of each GPU", Style.STRONG)
+    yield _paragraph(drawing.sentence(plan), Style.MUTED)
+    for row in drawing.bar(plan, PLAN_WIDTH):
+        yield Line(words=(Span(row),), whole=True)
+    yield BLANK
 
 
 def _corrected(diagnosis: Diagnosis) -> Iterator[Line]:

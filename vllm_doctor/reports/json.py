@@ -26,7 +26,7 @@ def document(diagnosis: Diagnosis) -> dict[str, Any]:
         "findings": [finding_document(f) for f in diagnosis.findings],
         "checks": [_check(c) for c in diagnosis.checks],
         "launch": _launch(diagnosis),
-        "plan": None,
+        "plan": _plan(diagnosis),
     }
     if diagnosis.snapshot.failed_probes:
         found["failed_probes"] = [redact.text(name) for name in diagnosis.snapshot.failed_probes]
@@ -87,6 +87,15 @@ def _launch(diagnosis: Diagnosis) -> dict[str, Any] | None:
     if launch is None:
         return None
     return {"given": redact.text(launch.given), "corrected": _text_or_none(diagnosis.corrected)}
+
+
+def _plan(diagnosis: Diagnosis) -> dict[str, Any] | None:
+    if (planned := diagnosis.plan) is None:
+        return None
+    from vllm_doctor.memory.document import document
+
+    given = redact.text(planned.launch.given)
+    return document(planned.plan, redact.text(planned.name), given, _text_or_none(planned.corrected(planned.advice())))
 
 
 def _text_or_none(value: str | None) -> str | None:

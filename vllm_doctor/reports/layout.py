@@ -8,7 +8,7 @@ from msgspec import Struct
 
 # What the signs become where the output cannot encode them.
 ASCII_SIGNS = str.maketrans(
-    {"✗": "x", "✓": "+", "·": "-", "×": "x", "…": "..."}  # noqa: RUF001 - the signs of the reports
+    {"✗": "x", "✓": "+", "·": "-", "×": "x", "…": "...", "█": "#", "▓": "=", "▒": "+", "◦": "o", "░": ":", "–": "-"}  # noqa: RUF001 - the signs of the reports
 )
 
 

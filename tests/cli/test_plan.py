@@ -1,0 +1,102 @@
+"""`vllm-doctor plan` from outside: exit codes, documents, and clear lines for what cannot be planned."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.calling import doctor
+
+MODEL = "Qwen/Qwen2.5-7B-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((MODEL, "--gpu", "H100"), 0),
+        ((MODEL, "--gpu", "RTX 3060 12GB"), 1),
+        ((MODEL, "--gpu", "RTX 3060 12GB", "--fail-on", "never"), 0),
+        ((MODEL, "--gpu", "L4", "--", "--max-model-len", "4096"), 0),
+        ((MODEL, "--gpu", "H100:2", "--", "-tp", "4"), 1),
+        ((MODEL, "--gpu", "no such card"), 2),
+        ((MODEL, "--gpu", "H100", "--vllm", "newest"), 2),
+        ((MODEL, "--gpu", "H100", "--", "--tensor-parallel-size", "two"), 2),
+        (("Qwen/Qwen2.5-7B-Instrct", "--gpu", "H100"), 2),
+        (("/no/such/folder", "--gpu", "H100"), 2),
+        ((), 2),
+    ],
+)
+def test_exit_codes(arguments: tuple[str, ...], code: int) -> None:
+    done = doctor("plan", *arguments)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    if code == 2:
+        assert done.stdout == ""
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_document() -> None:
+    done = doctor("plan", MODEL, "--gpu", "L4", "--format", "json", "--", "--max-model-len", "8k")
+    found = json.loads(done.stdout)
+    assert found["schema"] == "vllm-doctor/plan/1"
+    assert (found["model"], found["verdict"], found["max_model_len"]) == (MODEL, "fits", 8000)
+    assert found["launch"] == {"given": f"vllm serve {MODEL} --max-model-len 8k", "corrected": None}
+    assert found["parameters"] == 7615616512
+
+
+def test_the_corrected_launch_fits() -> None:
+    done = doctor("plan", "Qwen/Qwen3-8B", "--gpu", "L4", "--format", "json")
+    corrected = json.loads(done.stdout)["launch"]["corrected"]
+    assert corrected.startswith("vllm serve Qwen/Qwen3-8B ")
+    again = doctor("plan", "Qwen/Qwen3-8B", "--gpu", "L4", "--", *corrected.split(" ")[3:])
+    assert again.returncode == 0
+    assert "\nFits, " in again.stdout
+
+
+def test_near_names_are_suggested() -> None:
+    assert "did you mean Qwen/Qwen2.5-7B-Instruct" in doctor("plan", "Qwen/Qwen2.5-7B-Instrct", "--gpu", "L4").stderr
+
+
+def test_the_text_has_the_picture_and_the_table() -> None:
+    text = doctor("plan", MODEL, "--gpu", "L4").stdout
+    assert "KV cache" in text
+    assert "at once" in text
+    assert max(len(line) for line in text.splitlines() if "https" not in line) <= 100
+
+
+def test_ascii_where_the_output_is_ascii() -> None:
+    done = doctor("plan", MODEL, "--gpu", "L4", variables={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert done.stdout.isascii()
+
+
+def test_every_gpu(tmp_path: Path) -> None:
+    target = tmp_path / "gpus.json"
+    done = doctor("plan", "openai/gpt-oss-20b", "--all-gpus", "--format", "json", "-o", target)
+    assert (done.returncode, done.stdout) == (0, "")
+    found = {g["name"]: g["count"] for g in json.loads(target.read_text())["gpus"]}
+    assert found["H100 80GB HBM3"] == 1
+    assert found["RTX 3060"] != 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"architectures": ["LlamaForCausalLM"]}',
+        '{"architectures": ["LlamaForCausalLM"], "hidden_size": -1, "num_hidden_layers": 2}',
+        '{"architectures": ["LlamaForCausalLM"], "hidden_size": 1e400}',
+        '{"architectures": ["LlamaForCausalLM"], "hidden_size": "many", "num_hidden_layers": [], "vocab_size": null}',
+        "[" * 100_000,
+        '{"text_config": ' * 3_000 + "1" + "}" * 3_000,
+    ],
+)
+def test_a_hostile_config_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    done = doctor("plan", tmp_path, "--gpu", "H100")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1

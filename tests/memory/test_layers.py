@@ -1,0 +1,68 @@
+"""The layers of every family, compared with what vLLM 0.32 builds from the same config."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.facts import Architecture, CacheKind, LaunchSettings
+from vllm_doctor.memory.implementation import served
+from vllm_doctor.memory.kv_cache.specs import model_element_bytes
+from vllm_doctor.memory.stages import layers_of_stages
+from vllm_doctor.memory.weights import quantization_of, stage_bytes
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "memory" / "built_by_vllm.json"
+MODELS = json.loads(FIXTURE.read_text())["models"]
+RELEASE = (0, 32, 0)
+KINDS = {
+    CacheKind.FULL: "FullAttention",
+    CacheKind.SLIDING: "SlidingWindow",
+    CacheKind.CHUNKED: "ChunkedLocalAttention",
+    CacheKind.LATENT: "MLAAttention",
+    CacheKind.CROSS: "CrossAttention",
+    CacheKind.STATE: "Mamba",
+}
+# A norm of the embedding's stage, or a bias that vLLM leaves out: some kilobytes of billions.
+TOLERANCE = 1e-4
+
+
+def settings_of(launch: dict[str, Any]) -> LaunchSettings:
+    return LaunchSettings(tensor_parallel_size=launch["tp"], pipeline_parallel_size=launch["pp"])
+
+
+def caches_of(architecture: Architecture, settings: LaunchSettings) -> list[list[Any]]:
+    tp = settings.tensor_parallel_size
+    counts: dict[tuple[Any, ...], int] = {}
+    for kind in architecture.layers[: layers_of_stages(len(architecture.layers), settings)[0]]:
+        for cache in architecture.kinds[kind].caches:
+            heads = 1 if cache.kind is CacheKind.LATENT else max(1, cache.kv_heads // tp)
+            states = sum(-(-s.divided // tp) * s.fixed for s in cache.states)
+            sizes = (0, 0) if cache.states else (heads, cache.head_size)
+            key = (KINDS[cache.kind], *sizes, cache.window or 0, states)
+            counts[key] = counts.get(key, 0) + 1
+    return sorted([*key, number] for key, number in counts.items())
+
+
+@pytest.mark.parametrize("model", MODELS, ids=[m["name"] for m in MODELS])
+def test_weights_of_every_stage_are_those_that_vllm_allocates(model: dict[str, Any]) -> None:
+    architecture = served(read_architecture(json.dumps(model["config"])), RELEASE)
+    for launch in model["launches"]:
+        settings = settings_of(launch)
+        packing, _ = quantization_of(architecture, settings)
+        ours = stage_bytes(architecture, settings, packing, model_element_bytes(architecture, settings))
+        assert ours == pytest.approx(launch["stage_bytes"], rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=[m["name"] for m in MODELS])
+def test_caches_of_the_layers_are_those_of_vllm(model: dict[str, Any]) -> None:
+    architecture = read_architecture(json.dumps(model["config"]))
+    for launch in model["launches"]:
+        assert caches_of(architecture, settings_of(launch)) == sorted(launch["caches"])
+
+
+@pytest.mark.parametrize("model", MODELS, ids=[m["name"] for m in MODELS])
+def test_the_context_that_is_derived_is_that_of_vllm(model: dict[str, Any]) -> None:
+    architecture = read_architecture(json.dumps(model["config"]))
+    assert {architecture.native_max_model_len} == {launch["max_model_len"] for launch in model["launches"]}

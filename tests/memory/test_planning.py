@@ -1,0 +1,118 @@
+"""From facts to a plan: which config counts, which GPUs, and the command that fits."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from vllm_doctor.errors import DoctorError
+from vllm_doctor.facts import Gpus, Unknown
+from vllm_doctor.launch.parse import parse_line
+from vllm_doctor.memory import boards
+from vllm_doctor.memory.plan import Verdict
+from vllm_doctor.memory.planning import Config, Planned, config_of, of_launch, of_snapshot
+from vllm_doctor.probes.model import probe_model
+from vllm_doctor.snapshot import Snapshot, read
+
+HEALTHY = Path(__file__).parents[2] / "fixtures" / "snapshots" / "healthy-h100.json"
+SMALL = (
+    '{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16", "hidden_size": 1024,'
+    ' "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8, "intermediate_size": 2048,'
+    ' "vocab_size": 32000, "max_position_embeddings": 2048, "tie_word_embeddings": false}'
+)
+
+
+def snapshot(line: str, **changes: object) -> Snapshot:
+    return replace(read(HEALTHY), launch=parse_line(line), **changes)
+
+
+def config(name: str) -> Config:
+    found = config_of(name, None)
+    assert isinstance(found, Config)
+    return found
+
+
+def test_a_config_at_hand_wins_over_the_catalogue(tmp_path: Path) -> None:
+    folder = tmp_path / "Qwen" / "Qwen2.5-7B-Instruct"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(SMALL)
+    name = "Qwen/Qwen2.5-7B-Instruct"
+    found = config_of(name, probe_model(name, folder=tmp_path))
+    assert isinstance(found, Config)
+    planned = of_launch(parse_line(f"vllm serve {name}"), found, boards.device("L4"), None)
+    assert planned.plan.weights.parameters < 200_000_000
+    assert str(folder) in found.origin
+    assert found.entry is not None and found.entry.tool_parser == "hermes"
+
+
+def test_a_listed_model_needs_no_files() -> None:
+    found = config("Qwen/Qwen2.5-7B-Instruct")
+    assert found.origin.startswith("the catalogue (https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/")
+    assert isinstance(config_of("someone/unheard-of", None), Unknown)
+
+
+def test_the_snapshot_of_a_healthy_machine_is_planned() -> None:
+    found = of_snapshot(snapshot("vllm serve Qwen/Qwen2.5-7B-Instruct"))
+    assert isinstance(found, Planned)
+    assert found.plan.fits
+    assert found.release == (0, 20, 2)
+    assert (found.device.count, found.device.capability) == (1, 90)
+    assert found.device.free_bytes is not None
+
+
+def test_only_what_the_launch_sees_counts() -> None:
+    machine = read(HEALTHY)
+    assert isinstance(machine.gpus, Gpus)
+    one = machine.gpus.devices[0]
+    two = replace(machine.gpus, devices=(one, replace(one, index=1, uuid="GPU-2", memory_free_bytes=2**30)))
+    line = "vllm serve Qwen/Qwen2.5-7B-Instruct"
+    both = of_snapshot(snapshot(f"{line} -tp 2", gpus=two))
+    first = of_snapshot(snapshot(f"CUDA_VISIBLE_DEVICES=0 {line}", gpus=two))
+    second = of_snapshot(snapshot(f"CUDA_VISIBLE_DEVICES=1 {line}", gpus=two))
+    assert isinstance(both, Planned) and both.device.count == 2 and both.plan.verdict is Verdict.GPU_BUSY
+    assert isinstance(first, Planned) and first.plan.fits
+    assert isinstance(second, Planned) and second.plan.verdict is Verdict.GPU_BUSY
+    assert isinstance(of_snapshot(snapshot(f"CUDA_VISIBLE_DEVICES=7 {line}", gpus=two)), Unknown)
+
+
+def test_nothing_to_plan() -> None:
+    assert of_snapshot(read(HEALTHY)) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm serve someone/unheard-of",
+        "vllm serve Qwen/Qwen2.5-7B-Instruct --hf-overrides {}",
+        "vllm serve Qwen/Qwen2.5-7B-Instruct --max-model-len many",
+        "docker run --gpus device=GPU-x vllm/vllm-openai:v0.20.2 --model Qwen/Qwen2.5-7B-Instruct",
+    ],
+)
+def test_what_is_not_known_is_said_with_its_reason(line: str) -> None:
+    found = of_snapshot(snapshot(line))
+    assert isinstance(found, Unknown)
+    assert found.reason
+
+
+def test_a_quantized_checkpoint_of_the_publisher_is_offered() -> None:
+    launch = parse_line("vllm serve Qwen/Qwen3-32B --max-model-len 8192")
+    found = of_launch(launch, config("Qwen/Qwen3-32B"), boards.device("A100-40GB"), None)
+    advice = found.advice()
+    assert "Qwen/Qwen3-32B-AWQ" in {a.edit.positional for a in advice}
+    assert all(a.result.fits for a in advice)
+    assert (found.corrected(advice) or "").startswith("vllm serve Qwen/Qwen3-32B")
+
+
+def test_how_many_gpus_would_do() -> None:
+    name = "meta-llama/Llama-3.3-70B-Instruct"
+    found = of_launch(parse_line(f"vllm serve {name}"), config(name), boards.device("H100"), None)
+    assert found.gpus_that_do() == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "", "{", '{"architectures": ["LlamaForCausalLM"]}', '{"architectures": 7}']
+)
+def test_a_config_that_says_nothing_is_an_error_in_one_line(text: str) -> None:
+    with pytest.raises(DoctorError) as raised:
+        of_launch(parse_line("vllm serve m"), Config(text=text, origin="a test"), boards.device("L4"), None)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,84 @@
+"""Which GPUs would serve a model, and how many of each."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct, structs
+
+from vllm_doctor.facts import Launch
+from vllm_doctor.memory import boards, parallelism
+from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.estimate import gib
+from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release
+from vllm_doctor.memory.plan import Plan, plan
+from vllm_doctor.memory.planning import MOST_GPUS, Config
+from vllm_doctor.memory.settings import read_settings
+
+# vLLM's kernels are built for 7.0 and newer (CMakeLists.txt, CUDA_SUPPORTED_ARCHS), bfloat16 wants 8.0 (Ampere).
+_LEAST_CAPABILITY, _BFLOAT16_CAPABILITY = 70, 80
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """A board, and the least number of it for which the launch fits for certain; None where not even 16 do."""
+
+    device: Device
+    count: int | None
+    plan: Plan | None
+
+
+def choices(launch: Launch, config: Config, release: Release | None) -> Iterator[Choice]:
+    """Every board of the catalogue, by tensor parallelism over the sizes that divide the model."""
+    architecture = read_architecture(config.text)
+    settings = read_settings(launch)
+    wants_bfloat16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and architecture.dtype == "bfloat16")
+    least = _BFLOAT16_CAPABILITY if wants_bfloat16 else _LEAST_CAPABILITY
+    for device in (d for d in boards.every(MOST_GPUS) if (d.capability or 0) >= least):
+        yield _choice(architecture, settings, device, release)
+
+
+def _choice(architecture: Architecture, settings: LaunchSettings, device: Device, release: Release | None) -> Choice:
+    replicas = settings.pipeline_parallel_size * settings.data_parallel_size
+    for size in parallelism.sizes(architecture, MOST_GPUS):
+        count = size * replicas
+        changed = structs.replace(settings, tensor_parallel_size=size)
+        found = plan(architecture, changed, structs.replace(device, count=count), release)
+        if found.fits:
+            return Choice(device=device, count=count, plan=found)
+    return Choice(device=device, count=None, plan=None)
+
+
+def rows(found: tuple[Choice, ...], launch: Launch, config: Config) -> Iterator[str]:
+    """A table: boards that do, fewest first."""
+    yield f"GPUs that would serve {launch.model} as launched"
+    yield f"from {config.origin}"
+    yield ""
+    yield f"  {'GPU':<41} {'memory':>9} {'GPUs':>5} {'KV cache tokens':>16} {'longest':>11}"
+    fitting = [c for c in found if c.count is not None and c.plan is not None]
+    for choice in sorted(fitting, key=lambda c: (c.count or 0, c.device.total_bytes)):
+        assert choice.plan is not None
+        yield (
+            f"  {choice.device.name:<41} {gib(choice.device.total_bytes):>9} {choice.count:>5} "
+            f"{choice.plan.tokens:>16,} {choice.plan.largest_max_model_len:>11,}"
+        )
+    rest = len(found) - len(fitting)
+    if rest:
+        yield ""
+        yield f"  {rest} other boards do not, not even {MOST_GPUS} of them."
+
+
+def document(launch: Launch, found: tuple[Choice, ...]) -> dict[str, Any]:
+    """The same as JSON values, schema `vllm-doctor/plan-gpus/1`."""
+    return {
+        "schema": "vllm-doctor/plan-gpus/1",
+        "model": launch.model,
+        "gpus": [
+            {
+                "name": c.device.name,
+                "memory_bytes": c.device.total_bytes,
+                "count": c.count,
+                "tokens": c.plan.tokens if c.plan is not None else 0,
+                "largest_max_model_len": c.plan.largest_max_model_len if c.plan is not None else 0,
+            }
+            for c in found
+        ],
+    }

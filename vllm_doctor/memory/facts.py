@@ -1,0 +1,278 @@
+"""What the memory arithmetic works on: the model's architecture, the launch's settings, the device and the release."""
+
+from collections.abc import Mapping
+from enum import Enum
+
+from vllm_doctor.facts.base import Facts
+
+Release = tuple[int, int, int]
+"""A vLLM release as numbers: 0.10.1.1 is (0, 10, 1)."""
+
+
+def release_numbers(version: str) -> Release | None:
+    """The first three numbers of a version (`0.9.2`, `0.20.0rc1+cu130`); None where it starts with none."""
+    numbers: list[int] = []
+    for part in version.strip().removeprefix("v").split("+")[0].split(".")[:3]:
+        digits = part[: next((i for i, c in enumerate(part) if not c.isdecimal()), len(part))]
+        if not digits or len(digits) > 6:
+            break
+        numbers.append(int(digits))
+    return (numbers[0], numbers[1], numbers[2] if len(numbers) > 2 else 0) if len(numbers) >= 2 else None
+
+
+class Split(str, Enum):
+    """How tensor and expert parallelism divide a tensor.
+
+    `whole`: every rank holds all of it. `rows`/`columns`: 1/tp of that side. `heads`: the rows are key-value heads, of
+    which every rank has at least one. `vocabulary`: rows padded to 64 and to tp. `experts`: copies are experts: tp cuts
+    the rows or columns inside of them (`experts-rows`, `experts-columns`), expert parallelism deals out whole ones.
+    """
+
+    WHOLE = "whole"
+    ROWS = "rows"
+    COLUMNS = "columns"
+    HEADS = "heads"
+    VOCABULARY = "vocabulary"
+    EXPERT_ROWS = "experts-rows"
+    EXPERT_COLUMNS = "experts-columns"
+    EXPERT_WHOLE = "experts-whole"
+
+
+class Tensor(Facts, frozen=True):
+    """A weight matrix (`columns` > 0) or a vector (`columns` 0) of a layer, `copies` times.
+
+    `name` is the module's path inside the layer as the checkpoint has it (`self_attn.q_proj`), which lists of
+    unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS.
+    `element_bytes`: where it differs from the model's dtype. `added`: allocated by vLLM, not in the checkpoint, so that
+    it counts as memory and not as a parameter of the model.
+    """
+
+    name: str
+    rows: int
+    columns: int = 0
+    split: Split = Split.WHOLE
+    linear: bool = False
+    copies: int = 1
+    heads: int = 0
+    element_bytes: int | None = None
+    added: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Elements of all copies, undivided and unpadded; 0 for what is not the model's."""
+        return 0 if self.added else self.rows * max(self.columns, 1) * self.copies
+
+
+class CacheKind(str, Enum):
+    """What a layer keeps for every request (vLLM 0.32 v1/kv_cache_interface.py, KVCacheSpecKind)."""
+
+    FULL = "full"
+    SLIDING = "sliding"
+    CHUNKED = "chunked"
+    LATENT = "latent"
+    CROSS = "cross"
+    STATE = "state"
+
+
+class StateTensor(Facts, frozen=True):
+    """One state tensor of a Mamba or linear layer on one rank, by how its size follows from tp.
+
+    Elements on a rank are `fixed * divided / tp`; `temporal` states take mamba_ssm_cache_dtype, others
+    mamba_cache_dtype; `element_bytes` where the layer sets the size itself.
+    """
+
+    divided: int
+    fixed: int
+    temporal: bool = False
+    element_bytes: int | None = None
+
+
+class Cache(Facts, frozen=True):
+    """The cache of one layer: heads and sizes for attention, state tensors for Mamba and linear attention.
+
+    `window` is the sliding window or the chunk in tokens. `value_size` 0: no separate values (MLA). `state_name` is
+    vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`).
+    `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it.
+    """
+
+    kind: CacheKind
+    kv_heads: int = 0
+    head_size: int = 0
+    value_size: int = 0
+    window: int | None = None
+    states: tuple[StateTensor, ...] = ()
+    state_name: str = ""
+    own_element_bytes: int | None = None
+
+
+class Layer(Facts, frozen=True):
+    """One kind of layer: its tensors and its caches."""
+
+    tensors: tuple[Tensor, ...]
+    caches: tuple[Cache, ...] = ()
+
+
+class Quantization(Facts, frozen=True):
+    """The checkpoint's quantization: vLLM's name of the method, its numbers, and the modules that it leaves out.
+
+    `bits` of a weight; `group` in columns (0: one per channel, -1: one per tensor); `block` the two sides of FP8
+    blocks; `symmetric`: no zero points; `static_activations`: one more scale per layer. `ignored` are patterns of
+    module names. `kv_cache_dtype` is what the checkpoint itself asks for its cache. `quantized_head`: lm_head is
+    packed too. `activation_order`: a column order is stored as well; `float_format`: numbers are floating.
+    """
+
+    method: str
+    bits: int = 16
+    group: int = 0
+    block: tuple[int, int] | None = None
+    symmetric: bool = True
+    static_activations: bool = False
+    ignored: tuple[str, ...] = ()
+    kv_cache_dtype: str | None = None
+    quantized_head: bool = False
+    activation_order: bool = False
+    float_format: bool = False
+
+
+class Architecture(Facts, frozen=True):
+    """What of a config.json drives memory.
+
+    `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
+    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio), which every
+    stage or the first holds. `native_max_model_len` is what vLLM derives where the user sets none.
+    `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of
+    the RoPE tables, `absorbed_elements` those of the copies that MLA makes per layer. `exact`: every term is known;
+    else `approximations` says what is not.
+    """
+
+    name: str
+    model_type: str
+    dtype: str
+    hidden_size: int
+    vocabulary_size: int
+    layers: tuple[int, ...]
+    kinds: tuple[Layer, ...]
+    first: tuple[Tensor, ...]
+    last: tuple[Tensor, ...]
+    towers: tuple[Tensor, ...] = ()
+    attention_heads: int = 0
+    kv_heads: int = 0
+    head_size: int = 0
+    native_max_model_len: int | None = None
+    position_key: str | None = None
+    tied_embeddings: bool = False
+    largest_intermediate: int = 0
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_intermediate: int = 0
+    is_multimodal: bool = False
+    is_encoder_decoder: bool = False
+    is_attention_free: bool = False
+    is_hybrid: bool = False
+    sparse_attention: bool = False
+    encoder_tokens: int = 0
+    vision_hidden_size: int = 0
+    vision_layers: int = 0
+    rope_elements: int = 0
+    absorbed_elements: int = 0
+    quantization: Quantization | None = None
+    mamba_ssm_dtype: str | None = None
+    exact: bool = True
+    approximations: tuple[str, ...] = ()
+
+
+class DraftModel(Facts, frozen=True):
+    """`--speculative-config`: the method, the draft's name and how many tokens it proposes."""
+
+    method: str | None = None
+    model: str | None = None
+    tokens: int = 0
+    tensor_parallel_size: int | None = None
+
+
+class LaunchSettings(Facts, frozen=True):
+    """The settings of a launch that move memory, as vLLM reads them; None stands for vLLM's own default.
+
+    `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
+    GPU. `cpu_offload_gb` in GiB. `limit_mm_per_prompt` None: not given. `environment`: VLLM_ variables of the launch.
+    """
+
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
+    decode_context_parallel_size: int = 1
+    expert_parallel: bool = False
+    max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
+    kv_cache_memory_bytes: int | None = None
+    num_gpu_blocks_override: int | None = None
+    kv_cache_dtype: str = "auto"
+    block_size: int | None = None
+    dtype: str = "auto"
+    quantization: str | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    enforce_eager: bool = False
+    cpu_offload_gb: float = 0.0
+    enable_lora: bool = False
+    max_loras: int = 1
+    max_lora_rank: int = 16
+    fully_sharded_loras: bool = False
+    limit_mm_per_prompt: Mapping[str, int] | None = None
+    language_model_only: bool = False
+    skip_mm_profiling: bool = False
+    draft: DraftModel | None = None
+    prefix_caching: bool | None = None
+    chunked_prefill: bool | None = None
+    async_scheduling: bool | None = None
+    disable_hybrid_kv_cache_manager: bool = False
+    mamba_cache_dtype: str = "auto"
+    mamba_ssm_cache_dtype: str = "auto"
+    mamba_cache_mode: str | None = None
+    mamba_block_size: int | None = None
+    attention_backend: str | None = None
+    performance_mode: str | None = None
+    cudagraph_sizes: tuple[int, ...] | None = None
+    cudagraph_mode: str | None = None
+    compilation_level: int | None = None
+    environment: Mapping[str, str] = {}
+
+    def __hash__(self) -> int:
+        """Equal settings hash alike; the mappings, which have no hash, are left to the comparison."""
+        return hash((self.tensor_parallel_size, self.pipeline_parallel_size, self.max_model_len, self.kv_cache_dtype))
+
+
+class Device(Facts, frozen=True):
+    """One GPU of `count` alike ones; `free_bytes` None where the card is not here. `capability` as 90 for 9.0."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int | None = None
+    capability: int | None = None
+    count: int = 1
+
+
+class WeightPart(Facts, frozen=True):
+    """One line of the weights on the fullest GPU: `name` of the part, its bytes, and where the rule comes from."""
+
+    name: str
+    size_bytes: int
+    source: str
+
+
+class Weights(Facts, frozen=True):
+    """The weights of a launch.
+
+    `parameters` are the model's own (one replica, no padding). `total_bytes` of one replica on all its GPUs.
+    `per_gpu_bytes` of the fullest rank, buffers included; `stages` of each pipeline stage. `exact`: every term known.
+    """
+
+    parameters: int
+    total_bytes: int
+    per_gpu_bytes: int
+    stages: tuple[int, ...]
+    buffers_bytes: int
+    offloaded_bytes: int
+    parts: tuple[WeightPart, ...]
+    exact: bool
+    approximations: tuple[str, ...] = ()

@@ -1,0 +1,139 @@
+"""Which reader knows the layers of an architecture, and which towers stand beside its language model."""
+
+from collections.abc import Callable, Mapping
+
+from vllm_doctor.memory.config_values import Config, ConfigError
+from vllm_doctor.memory.facts import Architecture
+from vllm_doctor.memory.families import encoder_decoder, hybrid, latent, linear_hybrid, relatives, singles
+from vllm_doctor.memory.families.decoder import decoder
+from vllm_doctor.memory.families.styles import STYLES
+from vllm_doctor.memory.families.towers import TOWERS, Towers, no_towers, unknown_towers
+
+Reader = Callable[[Config], Architecture]
+
+_OWN: Mapping[str, Reader] = {
+    "DeepseekV2ForCausalLM": latent.read_latent,
+    "DeepseekV3ForCausalLM": latent.read_latent,
+    "DeepseekV32ForCausalLM": latent.read_latent,
+    "AXK1ForCausalLM": singles.read_axk1,
+    "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
+    "GlmMoeDsaForCausalLM": latent.read_corrected,
+    "LongcatFlashForCausalLM": latent.read_longcat,
+    "PanguUltraMoEForCausalLM": latent.read_latent,
+    "MiniCPM3ForCausalLM": latent.read_minicpm3,
+    "KimiLinearForCausalLM": linear_hybrid.read_kimi_linear,
+    "MambaForCausalLM": hybrid.read_mamba,
+    "FalconMambaForCausalLM": hybrid.read_mamba,
+    "Mamba2ForCausalLM": hybrid.read_mamba2,
+    "JambaForCausalLM": hybrid.read_jamba,
+    "BambaForCausalLM": hybrid.read_bamba,
+    "FalconH1ForCausalLM": hybrid.read_falcon_h1,
+    "NemotronHForCausalLM": hybrid.read_nemotron_h,
+    "GraniteMoeHybridForCausalLM": hybrid.read_granite_hybrid,
+    "Qwen3NextForCausalLM": linear_hybrid.read_delta_hybrid,
+    "Qwen3_5ForCausalLM": linear_hybrid.read_delta_hybrid,
+    "Qwen3_5MoeForCausalLM": linear_hybrid.read_delta_hybrid,
+    "OlmoHybridForCausalLM": relatives.read_olmo_hybrid,
+    "QWenLMHeadModel": relatives.read_first_qwen,
+    "Zamba2ForCausalLM": linear_hybrid.read_zamba2,
+    "Lfm2ForCausalLM": linear_hybrid.read_lfm2,
+    "Lfm2MoeForCausalLM": linear_hybrid.read_lfm2,
+    "OPTForCausalLM": singles.read_opt,
+    "DbrxForCausalLM": singles.read_dbrx,
+    "FalconForCausalLM": singles.read_falcon,
+    "RWForCausalLM": singles.read_falcon,
+    "MPTForCausalLM": singles.read_mpt,
+    "MptForCausalLM": singles.read_mpt,
+    "Gemma4ForCausalLM": singles.read_gemma4,
+    "Gemma3nForCausalLM": singles.read_gemma3n,
+    "LagunaForCausalLM": singles.read_laguna,
+    "DeciLMForCausalLM": singles.read_deci,
+    "MiMoV2FlashForCausalLM": singles.read_mimo_v2,
+    "MiMoV2ForCausalLM": singles.read_mimo_v2,
+    "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
+}
+
+# The language model inside of a multi-modal one, by the model type of its config.
+TEXT_BY_TYPE: Mapping[str, str] = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "ministral3": "Ministral3ForCausalLM",
+    "mistral3": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen2_vl": "Qwen2ForCausalLM",
+    "qwen2_vl_text": "Qwen2ForCausalLM",
+    "qwen2_5_vl": "Qwen2ForCausalLM",
+    "qwen2_5_vl_text": "Qwen2ForCausalLM",
+    "qwen2_5_omni_text": "Qwen2ForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_vl_text": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "qwen3_vl_moe_text": "Qwen3MoeForCausalLM",
+    "qwen3_omni_moe_text": "Qwen3MoeForCausalLM",
+    "qwen3_asr_text": "Qwen3ForCausalLM",
+    "qwen3_next": "Qwen3NextForCausalLM",
+    "qwen3_5_text": "Qwen3_5ForCausalLM",
+    "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "gemma3n_text": "Gemma3nForCausalLM",
+    "gemma4_text": "Gemma4ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "phi": "PhiForCausalLM",
+    "internlm2": "InternLM2ForCausalLM",
+    "internlm3": "InternLM3ForCausalLM",
+    "deepseek_v2": "DeepseekV2ForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+    "kimi_k2": "DeepseekV3ForCausalLM",
+    "llama4_text": "Llama4ForCausalLM",
+    "cohere2": "Cohere2ForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "glm4": "Glm4ForCausalLM",
+    "glm4v_text": "Glm4ForCausalLM",
+    "glm4v_moe_text": "Glm4MoeForCausalLM",
+    "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
+    "nemotron_h": "NemotronHForCausalLM",
+    "lfm2": "Lfm2ForCausalLM",
+    "lfm2_moe": "Lfm2MoeForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "exaone4": "Exaone4ForCausalLM",
+    "minicpm": "MiniCPMForCausalLM",
+    "opt": "OPTForCausalLM",
+}
+
+
+def reader_of(name: str, text: Config) -> Reader:
+    """The reader of an architecture; of a multi-modal one, that of its language model.
+
+    Raises ConfigError for one whose layers are not known: a plan would be a guess.
+    """
+    for candidate in (name, _inside(text)):
+        if candidate in _OWN:
+            return _OWN[candidate]
+        if candidate in STYLES:
+            return decoder(STYLES[candidate])
+    raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
+
+
+def _inside(text: Config) -> str:
+    named = text.values.get("architectures") if text.outer else None
+    if isinstance(named, list) and named and isinstance(named[0], str) and (named[0] in _OWN or named[0] in STYLES):
+        return named[0]
+    has_towers = text.outer or any(key in text.values for key in _TOWER_KEYS)
+    return TEXT_BY_TYPE.get(text.model_type, "") if has_towers else ""
+
+
+# Where a multi-modal config keeps its towers, also when the language model's numbers stand beside them (Qwen2-VL).
+_TOWER_KEYS = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vision_tower")
+
+
+def towers_of(name: str, whole: Config) -> Towers:
+    """What stands beside the language model: vision, audio, and what joins them to it."""
+    if name in _OWN or name in STYLES:
+        return no_towers()
+    found = TOWERS.get(name)
+    return found(whole) if found is not None else unknown_towers(whole)

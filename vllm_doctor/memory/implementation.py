@@ -1,0 +1,130 @@
+"""What follows from how vLLM implements an architecture, rather than from its config: what every stage holds."""
+
+from msgspec.structs import replace
+
+from vllm_doctor.memory.facts import Architecture, Layer, Release, Split, Tensor
+
+# vLLM 0.32 model_executor/models: these build the embedding on every pipeline stage, not on the first alone.
+EMBEDDING_ON_ALL = frozenset(
+    (
+        "BloomForCausalLM",
+        "ChatGLMForConditionalGeneration",
+        "ChatGLMModel",
+        "Cohere2ForCausalLM",
+        "Cohere2MoeForCausalLM",
+        "CohereForCausalLM",
+        "DbrxForCausalLM",
+        "FalconForCausalLM",
+        "FalconMambaForCausalLM",
+        "GPT2LMHeadModel",
+        "GPTBigCodeForCausalLM",
+        "GPTJForCausalLM",
+        "Gemma2ForCausalLM",
+        "Gemma3ForCausalLM",
+        "Gemma3TextModel",
+        "Gemma3nForCausalLM",
+        "Gemma4ForCausalLM",
+        "GemmaForCausalLM",
+        "GptOssForCausalLM",
+        "GraniteMoeForCausalLM",
+        "GraniteMoeHybridForCausalLM",
+        "GraniteMoeSWAForCausalLM",
+        "GraniteMoeSharedForCausalLM",
+        "InternLM2ForCausalLM",
+        "JambaForCausalLM",
+        "Lfm2ForCausalLM",
+        "Lfm2MoeForCausalLM",
+        "Mamba2ForCausalLM",
+        "MambaForCausalLM",
+        "MiniCPMForCausalLM",
+        "MixtralForCausalLM",
+        "NemotronHForCausalLM",
+        "OPTForCausalLM",
+        "OlmoeForCausalLM",
+        "OrionForCausalLM",
+        "PhiMoEForCausalLM",
+        "Qwen2MoeForCausalLM",
+        "Qwen3MoeForCausalLM",
+        "Qwen3NextForCausalLM",
+        "Qwen3_5ForCausalLM",
+        "Qwen3_5MoeForCausalLM",
+        "Rnj1ForCausalLM",
+        "StableLmForCausalLM",
+    )
+)
+
+# The same for norm and lm_head, which others build on the last stage alone.
+HEAD_ON_ALL = frozenset(
+    (
+        "ChatGLMForConditionalGeneration",
+        "ChatGLMModel",
+        "DbrxForCausalLM",
+        "FalconForCausalLM",
+        "FalconMambaForCausalLM",
+        "GPTJForCausalLM",
+        "GptOssForCausalLM",
+        "GraniteMoeForCausalLM",
+        "GraniteMoeHybridForCausalLM",
+        "GraniteMoeSWAForCausalLM",
+        "GraniteMoeSharedForCausalLM",
+        "InternLM2ForCausalLM",
+        "JambaForCausalLM",
+        "Mamba2ForCausalLM",
+        "MambaForCausalLM",
+        "MiniCPMForCausalLM",
+        "MixtralForCausalLM",
+        "NemotronHForCausalLM",
+        "OlmoeForCausalLM",
+        "OrionForCausalLM",
+        "PhiMoEForCausalLM",
+        "Qwen2MoeForCausalLM",
+        "Qwen3MoeForCausalLM",
+        "Qwen3NextForCausalLM",
+        "Rnj1ForCausalLM",
+        "StableLmForCausalLM",
+    )
+)
+
+# These run through the Transformers backend (0.32 models/registry.py _TRANSFORMERS_SUPPORTED_MODELS): no RoPE table.
+THROUGH_TRANSFORMERS = frozenset(
+    (
+        "ArceeForCausalLM",
+        "CwmForCausalLM",
+        "FlexOlmoForCausalLM",
+        "GPTBigCodeForCausalLM",
+        "GPTNeoXForCausalLM",
+        "GlmForCausalLM",
+        "HeliumForCausalLM",
+        "HunYuanDenseV1ForCausalLM",
+        "HunYuanMoEV1ForCausalLM",
+        "Jais2ForCausalLM",
+        "NanbeigeForCausalLM",
+        "Olmo2ForCausalLM",
+        "Olmo3ForCausalLM",
+        "OlmoForCausalLM",
+        "PersimmonForCausalLM",
+        "PhiForCausalLM",
+        "SeedOssForCausalLM",
+        "SmolLM3ForCausalLM",
+        "Starcoder2ForCausalLM",
+        "VaultGemmaForCausalLM",
+    )
+)
+# The release whose registry was read; older ones have layers of their own for these.
+BACKEND_FROM = (0, 32, 0)
+# Transformers has no plan of parallelism for GPTBigCode: its MLPs are whole on every rank.
+WHOLE_MLP = frozenset(("GPTBigCodeForCausalLM",))
+
+
+def served(architecture: Architecture, release: Release) -> Architecture:
+    """The architecture as this release builds it."""
+    if release < BACKEND_FROM or architecture.name not in THROUGH_TRANSFORMERS:
+        return architecture
+    kinds = architecture.kinds
+    if architecture.name in WHOLE_MLP:
+        kinds = tuple(Layer(tensors=tuple(_whole(t) for t in k.tensors), caches=k.caches) for k in kinds)
+    return replace(architecture, kinds=kinds, rope_elements=0)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return replace(tensor, split=Split.WHOLE) if tensor.name.startswith("mlp.") else tensor

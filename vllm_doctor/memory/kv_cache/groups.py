@@ -1,0 +1,110 @@
+"""Layers with a cache, put into the groups that share block tables, as vLLM's `get_kv_cache_groups` does."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vllm_doctor.errors import DoctorError
+from vllm_doctor.memory.facts import CacheKind, Release
+from vllm_doctor.memory.kv_cache.specs import Spec, cdiv
+
+FULL_KINDS = (CacheKind.FULL, CacheKind.LATENT)
+LOCAL_KINDS = (CacheKind.SLIDING, CacheKind.CHUNKED)
+
+
+class Placed(NamedTuple):
+    """One cache of one layer, and the pipeline stage that holds it."""
+
+    spec: Spec
+    stage: int
+
+
+class Group(NamedTuple):
+    """Layers that take blocks together: `spec` for the blocks of a request, bytes of a block on every stage."""
+
+    spec: Spec
+    specs: tuple[Spec, ...]
+    stage_bytes: tuple[int, ...]
+
+
+def make_groups(layers: Sequence[Placed], stages: int, release: Release, hybrid_manager: bool) -> tuple[Group, ...]:
+    """The groups of a model (v1/core/kv_cache_utils.py get_kv_cache_groups, 0.32); () where nothing is cached.
+
+    Raises DoctorError for a mix of layers whose pages cannot be made equal, with vLLM's own words.
+    """
+    if not layers:
+        return ()
+    if not hybrid_manager:
+        layers = promoted(layers)
+    if _uniform_type([p.spec for p in layers]):
+        return (_group(layers, stages),)
+    return _split_groups(unified(layers), stages, release)
+
+
+def promoted(layers: Sequence[Placed]) -> Sequence[Placed]:
+    """Local attention allocated as full, where both are in the model (`unify_hybrid_kv_cache_specs`)."""
+    kinds = {p.spec.kind for p in layers}
+    if not kinds & set(FULL_KINDS) or not kinds & set(LOCAL_KINDS):
+        return layers
+    return [
+        p._replace(spec=p.spec._replace(kind=CacheKind.FULL, window=0)) if p.spec.kind in LOCAL_KINDS else p
+        for p in layers
+    ]
+
+
+def _uniform_type(specs: Sequence[Spec]) -> bool:
+    """Whether all need the same number of token slots (`UniformTypeKVCacheSpecs.is_uniform_type`)."""
+    first = specs[0]
+    if any(s.block != first.block for s in specs):
+        return False
+    if first.kind in FULL_KINDS:
+        return all(s.kind in FULL_KINDS for s in specs)
+    if first.kind is CacheKind.STATE:
+        return all(s.kind is first.kind and s.page == first.page and s.states == first.states for s in specs)
+    return all(s.kind is first.kind and s.window == first.window for s in specs)
+
+
+def unified(layers: Sequence[Placed]) -> list[Placed]:
+    """The layers with pages of one size (`unify_kv_cache_spec_page_size`): larger blocks, else padding."""
+    largest = max(p.spec.page for p in layers)
+    return [p._replace(spec=_grown(p.spec, largest)) for p in layers]
+
+
+def _grown(spec: Spec, page: int) -> Spec:
+    if spec.page == page:
+        return spec
+    if spec.kind is not CacheKind.STATE and page % spec.page == 0:
+        return spec._replace(block=spec.block * (page // spec.page), page=page)
+    if spec.kind is CacheKind.LATENT:
+        what = "Layer: page size is not divisible by the maximum page size and cannot be padded"
+        raise DoctorError(what, "vLLM refuses this mix of layers")
+    return spec._replace(page=page)
+
+
+def _split_groups(layers: Sequence[Placed], stages: int, release: Release) -> tuple[Group, ...]:
+    """Buckets by spec, cut into groups of one size (`_get_kv_cache_groups_uniform_page_size`)."""
+    buckets: dict[Spec, list[Placed]] = {}
+    for placed in layers:
+        buckets.setdefault(placed.spec, []).append(placed)
+    size = _group_size([len(b) for b in buckets.values()], release)
+    groups = []
+    for bucket in buckets.values():
+        count = cdiv(len(bucket), size)
+        groups += [_group(bucket[i::count], stages) for i in range(count)]
+    return tuple(groups)
+
+
+def _group_size(counts: Sequence[int], release: Release) -> int:
+    """The smallest bucket, or the largest where they are close: 1.5 times (0.18 on), 1.25 (0.12 to 0.17)."""
+    smallest, largest = min(counts), max(counts)
+    if release >= (0, 18, 0):
+        return largest if largest < smallest * 1.5 else smallest
+    if release >= (0, 12, 0):
+        return largest if largest < smallest * 1.25 else smallest
+    return smallest
+
+
+def _group(layers: Sequence[Placed], stages: int) -> Group:
+    sums = [0] * stages
+    for placed in layers:
+        sums[placed.stage] += placed.spec.page
+    return Group(layers[0].spec, tuple({p.spec for p in layers}), tuple(sums))

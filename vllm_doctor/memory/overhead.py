@@ -1,0 +1,51 @@
+"""Memory outside of torch's allocator: kernels' modules, cuBLAS, NCCL and the buffers of all-reduce."""
+
+from vllm_doctor.memory import coefficients
+from vllm_doctor.memory.defaults import NEWEST
+from vllm_doctor.memory.estimate import GIB, Estimate
+from vllm_doctor.memory.facts import Device, LaunchSettings, Release
+
+# Ranks that exchange over NVLink get large all-reduce buffers (symmetric memory, FlashInfer's fused all-reduce):
+# 2.1 GiB measured on H100 with 0.19.0. Logged on other cards and with older releases: 0.2 to 1.0 GiB.
+_LARGE_BUFFERS_FROM: Release = (0, 14, 0)
+_LARGE_BUFFERS_CAPABILITY = 90
+
+# Logged for one GPU: 0.05 to 0.46 GiB.
+_SINGLE_LOW, _SINGLE_HIGH = GIB // 20, GIB // 2
+
+
+def non_torch(settings: LaunchSettings, device: Device, release: Release | None) -> Estimate:
+    """What a rank holds beyond torch's own allocations after the profile run."""
+    found = _plain(settings, device, release or NEWEST)
+    if settings.expert_parallel and settings.tensor_parallel_size * settings.data_parallel_size > 1:
+        # All-to-all buffers of the expert parallel backends: 1 to 4 GiB (vllm/distributed/device_communicators).
+        return Estimate(found.low, found.typical + GIB, found.high + 4 * GIB)
+    return found
+
+
+def _plain(settings: LaunchSettings, device: Device, release: Release) -> Estimate:
+    if settings.tensor_parallel_size > 1:
+        large = release >= _LARGE_BUFFERS_FROM and (device.capability or 0) in (_LARGE_BUFFERS_CAPABILITY, 100, 103)
+        if large:
+            typical = coefficients.NON_TORCH_TENSOR_PARALLEL_BYTES
+            return Estimate(GIB // 5, typical, typical + GIB // 4)
+        return Estimate(GIB // 5, int(0.4 * GIB), GIB)
+    if settings.pipeline_parallel_size > 1:
+        typical = coefficients.NON_TORCH_PIPELINE_BYTES
+        return Estimate(GIB // 20, typical, GIB // 2)
+    return Estimate(_SINGLE_LOW, coefficients.NON_TORCH_SINGLE_BYTES, _SINGLE_HIGH)
+
+
+def context(settings: LaunchSettings, device: Device, release: Release | None) -> Estimate:
+    """What of an idle card is never free at the baseline: the CUDA context, and NCCL's groups with several ranks."""
+    version = release or NEWEST
+    single = coefficients.CONTEXT_BYTES
+    ranks = settings.tensor_parallel_size * settings.pipeline_parallel_size
+    if device.total_bytes < 20 * GIB:
+        single //= 4
+    if ranks == 1 or version < (0, 9, 0):
+        return Estimate(GIB // 10, single, int(0.65 * GIB))
+    if (device.capability or 0) >= _LARGE_BUFFERS_CAPABILITY:
+        # Measured on H100 with NVLink: 1.4 to 2.0 GiB.
+        return Estimate(GIB // 2, coefficients.CONTEXT_GROUPS_BYTES, 2 * GIB)
+    return Estimate(GIB // 4, single * 5 // 4, int(0.9 * GIB))

@@ -1,0 +1,204 @@
+"""From facts to a plan: the model's config, the launch's settings, the GPUs, and the command that fits."""
+
+from collections.abc import Iterator
+
+from msgspec import Struct, structs
+
+from vllm_doctor.errors import DoctorError
+from vllm_doctor.facts import Gpu, Gpus, Launch, Model, NvmlUnavailable, Unknown, WeightFile
+from vllm_doctor.finding import LaunchEdit
+from vllm_doctor.launch import edit, render
+from vllm_doctor.memory import catalogue, parallelism
+from vllm_doctor.memory.advice import MAXIMUM_ADVICE, Advice, Case, advise
+from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.budget import device_of_gpus
+from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, release_numbers
+from vllm_doctor.memory.plan import NO_EXTRAS, Extras, Plan, plan
+from vllm_doctor.memory.settings import read_settings
+from vllm_doctor.snapshot import Snapshot
+
+# One machine has no more GPUs than this.
+MOST_GPUS = 16
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """A model's config as JSON text and where it is from; `entry` is the catalogue's where that knows the model."""
+
+    text: str
+    origin: str
+    entry: catalogue.Entry | None = None
+    weight_files: tuple[WeightFile, ...] = ()
+
+
+class Planned(Struct, frozen=True, kw_only=True):
+    """A plan with what it was made of; `gpus` are those at hand, none where the card is not here."""
+
+    plan: Plan
+    launch: Launch
+    name: str
+    config: Config
+    architecture: Architecture
+    settings: LaunchSettings
+    device: Device
+    release: Release | None
+    extras: Extras
+    gpus: tuple[Gpu, ...] = ()
+
+    def advice(self) -> tuple[Advice, ...]:
+        """Changes that make it fit, the one that costs least first."""
+        if self.plan.fits:
+            return ()
+        found = (*advise(self._case), *self._quantized())
+        return tuple(sorted(found, key=_cost)[:MAXIMUM_ADVICE])
+
+    def gpus_that_do(self) -> int | None:
+        """How many GPUs of this kind the launch would fit as it is, by tensor parallelism; None where not even 16."""
+        if self.settings.pipeline_parallel_size * self.settings.data_parallel_size > 1:
+            return None
+        for size in parallelism.sizes(self.architecture, MOST_GPUS):
+            more = structs.replace(self.device, count=size, free_bytes=None)
+            changed = structs.replace(self.settings, tensor_parallel_size=size)
+            if plan(self.architecture, changed, more, self.release, self.extras).fits:
+                return size
+        return None
+
+    @property
+    def _case(self) -> Case:
+        return Case(
+            architecture=self.architecture,
+            settings=self.settings,
+            device=self.device,
+            release=self.release,
+            plan=self.plan,
+            extras=self.extras,
+        )
+
+    def _quantized(self) -> Iterator[Advice]:
+        """The same model as its publisher quantized it, where the catalogue has that; with one more change at most."""
+        for entry in catalogue.quantized(self.name) if self.architecture.quantization is None else ():
+            architecture = read_architecture(entry.config_json)
+            method = architecture.quantization.method if architecture.quantization is not None else "other"
+            title = f"Serve {entry.name}: the same model with {method} weights"
+            found = plan(architecture, self.settings, self.device, self.release)
+            if found.fits:
+                yield Advice(title=title, edit=LaunchEdit(positional=entry.name), result=found)
+                continue
+            further = advise(structs.replace(self._case, architecture=architecture, plan=found, extras=NO_EXTRAS))
+            if further and len(further[0].edit.set) == 1:
+                changed = structs.replace(further[0].edit, positional=entry.name)
+                yield Advice(title=f"{title}. {further[0].title}", edit=changed, result=further[0].result)
+
+    def corrected(self, advice: tuple[Advice, ...]) -> str | None:
+        """The launch with the first of the changes; None where there is none."""
+        return render.command_line(edit.apply(self.launch, advice[0].edit)) if advice else None
+
+
+# A context, a share of the card and the cache's dtype cost less than another checkpoint, and that less than the rest.
+_CHEAP = ("--max-model-len", "--gpu-memory-utilization", "--kv-cache-dtype")
+
+
+def _cost(advice: Advice) -> int:
+    if advice.edit.positional is not None:
+        return len(_CHEAP)
+    first = next(iter(advice.edit.set), "")
+    return _CHEAP.index(first) if first in _CHEAP and len(advice.edit.set) < 3 else len(_CHEAP) + 1
+
+
+def config_of(name: str, model: Model | Unknown | None) -> Config | Unknown:
+    """The config at hand (a folder's, the cache's or the hub's), else the catalogue's."""
+    entry = catalogue.find(name)
+    if isinstance(model, Model) and not isinstance(model.config, Unknown):
+        place = model.path or f"the hub's {name}"
+        return Config(
+            text=model.config.raw,
+            origin=f"config.json of {place}",
+            entry=entry,
+            weight_files=model.weight_files,
+        )
+    if entry is not None:
+        derived = f", as {entry.derived_from} with the quantization of the name" if entry.derived_from else ""
+        return Config(text=entry.config_json, origin=f"the catalogue{derived} ({entry.source})", entry=entry)
+    if model is None:
+        return Unknown("no launch names a model")
+    reason = (
+        model.reason if isinstance(model, Unknown) else model.config.reason if isinstance(model.config, Unknown) else ""
+    )
+    return Unknown(reason or f"the config of {name} is not known")
+
+
+def of_launch(
+    launch: Launch, config: Config, device: Device, release: Release | None, gpus: tuple[Gpu, ...] = ()
+) -> Planned:
+    """Plan the launch; raises DoctorError where its config or a setting makes no sense."""
+    name = launch.model or ""
+    if launch.has("--hf-overrides"):
+        raise DoctorError("--hf-overrides changes the config, and is not read", "plan the model without it")
+    architecture = read_architecture(config.text)
+    settings = read_settings(launch)
+    extras = Extras(weight_files=config.weight_files, draft=_draft(settings))
+    return Planned(
+        plan=plan(architecture, settings, device, release, extras),
+        extras=extras,
+        launch=launch,
+        name=name,
+        config=config,
+        architecture=architecture,
+        settings=settings,
+        device=device,
+        release=release,
+        gpus=gpus,
+    )
+
+
+def _draft(settings: LaunchSettings) -> Architecture | None:
+    """The speculative model, where the catalogue knows it."""
+    name = settings.draft.model if settings.draft is not None else None
+    entry = catalogue.find(name) if name else None
+    return None if entry is None else read_architecture(entry.config_json)
+
+
+def of_snapshot(snapshot: Snapshot) -> Planned | Unknown | None:
+    """The plan of a snapshot's launch; None where there is nothing to plan, Unknown where a fact is missing."""
+    launch = snapshot.launch
+    if launch is None or launch.model is None or snapshot.platform not in ("cuda", None):
+        return None
+    if isinstance(snapshot.gpus, NvmlUnavailable):
+        return None
+    if isinstance(snapshot.gpus, Unknown):
+        return snapshot.gpus
+    gpus = visible(snapshot, snapshot.gpus)
+    device = gpus if isinstance(gpus, Unknown) else device_of_gpus(gpus)
+    config = config_of(launch.model, snapshot.model)
+    for fact in (gpus, device, config):
+        if isinstance(fact, Unknown):
+            return fact
+    assert isinstance(config, Config) and isinstance(device, Device) and not isinstance(gpus, Unknown)
+    version = snapshot.vllm_version
+    try:
+        return of_launch(launch, config, device, release_numbers(version) if version else None, gpus)
+    except DoctorError as problem:
+        return Unknown(str(problem))
+
+
+def visible(snapshot: Snapshot, gpus: Gpus) -> tuple[Gpu, ...] | Unknown:
+    """The GPUs that the launch will see: all of a kind, or those that CUDA_VISIBLE_DEVICES names by number or UUID."""
+    here = tuple(g for g in gpus.devices if g.lost is None)
+    if any(g.mig_enabled is True for g in here):
+        return Unknown("the GPUs are split by MIG, and which instance the launch gets is not known")
+    docker = snapshot.launch.docker if snapshot.launch is not None else None
+    if docker is not None and docker.gpus not in (None, "all"):
+        if not str(docker.gpus).isdecimal():
+            return Unknown(f"which GPUs `--gpus {docker.gpus}` gives to the container is not worked out here")
+        here = here[: int(str(docker.gpus)[:4])]
+    named = snapshot.variables.get("CUDA_VISIBLE_DEVICES", "") if "CUDA_VISIBLE_DEVICES" in snapshot.variables else None
+    if named is not None:
+        here = tuple(g for word in named.split(",") for g in here if _is(word.strip(), g))
+    if not here:
+        return Unknown("no GPU is visible to the launch")
+    if len({g.name for g in here}) > 1:
+        return Unknown("the GPUs differ from one another")
+    return here
+
+
+def _is(word: str, gpu: Gpu) -> bool:
+    return word == str(gpu.index) or (len(word) > 4 and word.startswith("GPU-") and gpu.uuid.startswith(word))

@@ -1,0 +1,108 @@
+"""The text of `vllm-doctor plan`: the verdict, the picture, and the command that fits."""
+
+from collections.abc import Iterator
+from textwrap import wrap
+
+from vllm_doctor.memory import drawing
+from vllm_doctor.memory.advice import Advice
+from vllm_doctor.memory.budget import holders
+from vllm_doctor.memory.defaults import NEWEST
+from vllm_doctor.memory.estimate import gib
+from vllm_doctor.memory.plan import Plan
+from vllm_doctor.memory.planning import Planned
+
+
+def lines(planned: Planned, advice: tuple[Advice, ...], width: int, *, unicode: bool = True) -> Iterator[str]:
+    """The report, line by line, at most `width` columns wide but for commands."""
+    width = max(drawing.LEAST_WIDTH, min(width, drawing.MOST_WIDTH))
+    plan = planned.plan
+    yield from _wrapped(_head(planned), width)
+    yield from _wrapped(f"Model: {billions(plan.weights.parameters)} parameters, from {planned.config.origin}", width)
+    yield ""
+    yield from _wrapped(drawing.sentence(plan), width)
+    yield ""
+    yield from drawing.bar(plan, width, unicode=unicode)
+    yield ""
+    yield from _wrapped(_cache(plan), width)
+    yield from _table(planned)
+    yield from _refusal(planned, width)
+    yield from _changes(planned, advice, width)
+    yield from _notes(planned, width)
+
+
+def _head(planned: Planned) -> str:
+    device, release = planned.device, planned.release
+    version = ".".join(str(n) for n in (release or NEWEST))
+    known = "" if release else " (the newest known; --vllm names another)"
+    return f"{planned.name} on {device.count} x {device.name} ({gib(device.total_bytes)} each), vLLM {version}{known}"
+
+
+def billions(parameters: int) -> str:
+    """A parameter count as people write it."""
+    if parameters >= 10**9:
+        return f"{parameters / 10**9:.2f} B"
+    return f"{parameters / 10**6:.0f} M"
+
+
+def _cache(plan: Plan) -> str:
+    length = f"max_model_len {plan.max_model_len:,}"
+    if plan.tokens:
+        held = f"KV cache: {plan.tokens:,} tokens, {plan.max_concurrency:.2f} requests of {length} at once"
+    else:
+        held = f"KV cache: one request of {length} needs {gib(plan.needed_bytes)} a GPU"
+    longest = f"longest context that starts: {plan.largest_max_model_len:,} tokens"
+    each = f"{plan.bytes_per_token / 1024:.0f} KiB a token and GPU" if plan.bytes_per_token else "none kept per token"
+    return f"{held}; {longest} ({each})."
+
+
+def _table(planned: Planned) -> Iterator[str]:
+    rows = drawing.table(planned.plan, planned.architecture, planned.settings, planned.release)
+    if rows:
+        yield ""
+        yield "Requests at once, by context (what is likely left for the cache):"
+        yield from rows
+
+
+def _refusal(planned: Planned, width: int) -> Iterator[str]:
+    plan = planned.plan
+    if plan.error is not None and not plan.fits:
+        yield ""
+        yield "vLLM would say:" if plan.fails else "If it fails, vLLM would say:"
+        yield from (f"  {row}" for row in wrap(plan.error, width - 2, break_long_words=False))
+    if planned.gpus and plan.verdict.value == "gpu-busy":
+        yield from (f"  {row}" for row in holders(planned.gpus))
+
+
+def _changes(planned: Planned, advice: tuple[Advice, ...], width: int) -> Iterator[str]:
+    if planned.plan.fits:
+        return
+    yield ""
+    if not advice:
+        yield from _wrapped("No change of the flags alone makes it fit here: `--all-gpus` shows what does.", width)
+    else:
+        yield "What makes it fit, the change that costs least first:"
+        for number, change in enumerate(advice, 1):
+            result = change.result
+            holds = f"{result.tokens:,} tokens, {result.max_concurrency:.1f} x {result.max_model_len:,}"
+            yield from _wrapped(f"{number}. {change.title} ({holds})", width, "   ")
+    if (count := planned.gpus_that_do()) is not None and count > planned.device.count:
+        yield from _wrapped(f"As it is, it would fit {count} of these GPUs: --tensor-parallel-size {count}.", width)
+    if advice:
+        yield ""
+        yield f"  {planned.corrected(advice)}"
+
+
+def _notes(planned: Planned, width: int) -> Iterator[str]:
+    native, asked = planned.architecture.native_max_model_len, planned.settings.max_model_len
+    if native and asked and asked > native:
+        yield ""
+        yield from _wrapped(f"The model's own config allows {native:,} tokens: vLLM refuses {asked:,}.", width)
+    for text in planned.plan.approximations:
+        yield from _wrapped(f"Approximate: {text}", width)
+    entry = planned.config.entry
+    if entry is not None and entry.gated:
+        yield from _wrapped(f"{entry.name} is gated: accept its license on the hub and set HF_TOKEN.", width)
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> Iterator[str]:
+    yield from wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False) or [""]

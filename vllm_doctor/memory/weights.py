@@ -1,0 +1,269 @@
+"""The weights of a launch: the model's parameters, and the bytes that every pipeline stage's ranks hold."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from msgspec.structs import replace
+
+from vllm_doctor.facts.model import WeightFile
+from vllm_doctor.memory.facts import (
+    Architecture,
+    LaunchSettings,
+    Layer,
+    Quantization,
+    Release,
+    Split,
+    Tensor,
+    WeightPart,
+    Weights,
+)
+from vllm_doctor.memory.implementation import EMBEDDING_ON_ALL, HEAD_ON_ALL, served
+from vllm_doctor.memory.kv_cache.specs import model_element_bytes
+from vllm_doctor.memory.packing import ignored_names, is_packed, matches, packed_bytes
+from vllm_doctor.memory.sharding import checked, shard
+from vllm_doctor.memory.stages import layers_of_stages, stage_of_layers
+
+GIB = 2**30
+MTP_METHODS = ("mtp", "deepseek_mtp", "qwen3_next_mtp", "glm4_moe_mtp", "ernie_mtp", "mimo_mtp", "longcat_flash_mtp")
+WITHOUT_DRAFT = ("ngram", "[ngram]", "suffix")
+# Methods that pack an unquantized checkpoint while loading (0.32 layers/quantization/online; bitsandbytes to 0.27).
+ONLINE = {
+    "fp8": Quantization(method="fp8", bits=8, group=-1, float_format=True),
+    "fp8_per_tensor": Quantization(method="fp8", bits=8, group=-1, float_format=True),
+    "fp8_per_block": Quantization(method="fp8", bits=8, block=(128, 128), float_format=True),
+    "mxfp8": Quantization(method="mxfp8", bits=8, group=32, float_format=True),
+    "int8_per_channel_weight_only": Quantization(method="int8", bits=8, group=0),
+    "experts_int8": Quantization(method="experts_int8", bits=8, group=0),
+    "bitsandbytes": Quantization(method="bitsandbytes", bits=4, group=64),
+}
+
+
+def weights(
+    architecture: Architecture,
+    settings: LaunchSettings,
+    release: Release,
+    weight_files: Sequence[WeightFile] = (),
+    draft: Architecture | None = None,
+) -> Weights:
+    """The weights of a launch; `draft` is the speculative model, where its config is known.
+
+    Files that were read say how many parameters there are; the layers say how they are divided. Raises DoctorError for
+    parallel sizes that are none.
+    """
+    counted = _counted(architecture, checked(settings), release, draft)
+    return _with_files(counted, architecture, weight_files) if weight_files else counted
+
+
+@lru_cache(maxsize=256)
+def _counted(
+    architecture: Architecture, settings: LaunchSettings, release: Release, draft: Architecture | None
+) -> Weights:
+    architecture = served(architecture, release)
+    quantization, doubt = quantization_of(architecture, settings)
+    model_bytes = model_element_bytes(architecture, settings)
+    stages = stage_bytes(architecture, settings, quantization, model_bytes)
+    extra = _extras(architecture, settings, release, model_bytes, draft)
+    buffers = architecture.rope_elements * model_bytes
+    last = len(stages) - 1
+    totals = [
+        s + buffers + sum(p.size_bytes for p in extra[0] if i == last or p.name != "draft")
+        for i, s in enumerate(stages)
+    ]
+    fullest = max(range(len(totals)), key=totals.__getitem__)
+    offloaded = min(totals[fullest], int(settings.cpu_offload_gb * GIB))
+    parts = (
+        WeightPart(name="weights", size_bytes=stages[fullest], source="vLLM 0.32 model_executor/models"),
+        *extra[0],
+    )
+    if buffers:
+        source = "vLLM 0.32 layers/rotary_embedding"
+        parts = (*parts, WeightPart(name="rotary tables", size_bytes=buffers, source=source))
+    doubts = (*architecture.approximations, *extra[1], *((doubt,) if doubt else ()))
+    return Weights(
+        parameters=parameters_of(architecture),
+        total_bytes=sum(totals) * settings.tensor_parallel_size,
+        per_gpu_bytes=totals[fullest] - offloaded,
+        stages=tuple(t - min(t, offloaded) for t in totals),
+        buffers_bytes=buffers,
+        offloaded_bytes=offloaded,
+        parts=parts,
+        exact=architecture.exact and not doubts,
+        approximations=doubts,
+    )
+
+
+@lru_cache(maxsize=256)
+def parameters_of(architecture: Architecture) -> int:
+    """The model's own parameters: one replica, no padding, nothing that vLLM adds."""
+    kinds = [sum(t.parameters for t in k.tensors) for k in architecture.kinds]
+    outside = (*architecture.first, *architecture.last, *architecture.towers)
+    return sum(kinds[i] for i in architecture.layers) + sum(t.parameters for t in outside)
+
+
+def quantization_of(architecture: Architecture, settings: LaunchSettings) -> tuple[Quantization | None, str | None]:
+    """How the weights are packed, and what of that is not known: the checkpoint's way, else `--quantization`'s."""
+    own = architecture.quantization
+    if own is not None:
+        known = own.method in _KNOWN or own.bits < 16
+        return own, None if known else f"how {own.method} packs weights is an estimate"
+    asked = settings.quantization
+    if asked is None:
+        return None, None
+    if asked in ONLINE:
+        return ONLINE[asked], "layers that online quantization leaves out are not known"
+    return None, f"--quantization {asked} needs a checkpoint that is packed so; counted unpacked"
+
+
+_KNOWN = ("gptq", "gptq_marlin", "awq", "awq_marlin", "fp8", "nvfp4", "mxfp4", "compressed-tensors", "auto-round")
+
+
+def stage_bytes(
+    architecture: Architecture, settings: LaunchSettings, quantization: Quantization | None, model_bytes: int
+) -> tuple[int, ...]:
+    """Bytes of the parameters that one rank of every stage allocates.
+
+    The embedding stands on the first stage, norm and lm_head on the last; a tied embedding on both.
+    """
+    kinds = [_layer_bytes(k, settings, quantization, model_bytes) for k in architecture.kinds]
+    stages = [0] * settings.pipeline_parallel_size
+    for kind, stage in zip(architecture.layers, stage_of_layers(len(architecture.layers), settings), strict=True):
+        stages[stage] += kinds[kind]
+    for index, more in _single_layer_corrections(architecture, settings, quantization, model_bytes):
+        stages[stage_of_layers(len(architecture.layers), settings)[index]] += more
+    first = _sum(architecture.first, settings, quantization, model_bytes)
+    last = _sum(architecture.last, settings, quantization, model_bytes)
+    everywhere = range(len(stages))
+    for stage in everywhere if architecture.name in EMBEDDING_ON_ALL else (0,):
+        stages[stage] += first
+    for stage in everywhere if architecture.name in HEAD_ON_ALL else (-1,):
+        stages[stage] += last
+    stages[0] += _sum(architecture.towers, settings, None, model_bytes)
+    if architecture.tied_embeddings and len(stages) > 1 and architecture.name not in EMBEDDING_ON_ALL:
+        embeddings = [t for t in architecture.first if t.split is Split.VOCABULARY][:1]
+        stages[-1] += _sum(embeddings, settings, None, model_bytes)
+    return tuple(stages)
+
+
+def _layer_bytes(layer: Layer, settings: LaunchSettings, quantization: Quantization | None, model_bytes: int) -> int:
+    return _sum(layer.tensors, settings, quantization, model_bytes)
+
+
+def _sum(
+    tensors: Iterable[Tensor], settings: LaunchSettings, quantization: Quantization | None, model_bytes: int
+) -> int:
+    return sum(tensor_bytes(t, settings, quantization, model_bytes) for t in tensors)
+
+
+def tensor_bytes(tensor: Tensor, settings: LaunchSettings, quantization: Quantization | None, model_bytes: int) -> int:
+    """Bytes of one tensor on one rank."""
+    part = shard(tensor, settings)
+    if quantization is not None and is_packed(tensor, quantization):
+        everywhere, _ = ignored_names(quantization.ignored)
+        if not matches(tensor.name, everywhere):
+            return packed_bytes(tensor, part, quantization, model_bytes)
+    return part.elements * (tensor.element_bytes or model_bytes)
+
+
+def _single_layer_corrections(
+    architecture: Architecture, settings: LaunchSettings, quantization: Quantization | None, model_bytes: int
+) -> Iterable[tuple[int, int]]:
+    """What modules weigh more that are left unquantized in single layers."""
+    if quantization is None:
+        return
+    everywhere, single = ignored_names(quantization.ignored)
+    names: dict[int, set[str]] = {}
+    for index, name in single:
+        names.setdefault(index, set()).add(name)
+    for index, ignored in names.items():
+        if index >= len(architecture.layers):
+            continue
+        for tensor in architecture.kinds[architecture.layers[index]].tensors:
+            if not is_packed(tensor, quantization) or matches(tensor.name, everywhere):
+                continue
+            if "" in ignored or matches(tensor.name, frozenset(ignored)):
+                whole = shard(tensor, settings).elements * (tensor.element_bytes or model_bytes)
+                yield index, whole - tensor_bytes(tensor, settings, quantization, model_bytes)
+
+
+def _extras(
+    architecture: Architecture,
+    settings: LaunchSettings,
+    release: Release,
+    model_bytes: int,
+    draft: Architecture | None,
+) -> tuple[tuple[WeightPart, ...], tuple[str, ...]]:
+    """Memory beside the checkpoint's: MLA's absorbed copies, LoRA slots, the speculative draft."""
+    parts: list[WeightPart] = []
+    layers = max(layers_of_stages(len(architecture.layers), settings))
+    if architecture.absorbed_elements and release >= (0, 7, 0):
+        size = architecture.absorbed_elements // settings.tensor_parallel_size * model_bytes * layers
+        parts.append(WeightPart(name="absorbed", size_bytes=size, source="vLLM 0.32 mla_attention.py W_UK, W_UV"))
+    if settings.enable_lora:
+        size = lora_bytes(architecture, settings, model_bytes)
+        parts.append(WeightPart(name="lora", size_bytes=size, source="vLLM 0.32 lora/layers create_lora_weights"))
+    part, doubts = _draft(architecture, settings, model_bytes, draft)
+    return (*parts, *part), doubts
+
+
+def _draft(
+    architecture: Architecture, settings: LaunchSettings, model_bytes: int, draft: Architecture | None
+) -> tuple[tuple[WeightPart, ...], tuple[str, ...]]:
+    asked = settings.draft
+    if asked is None or asked.method in WITHOUT_DRAFT:
+        return (), ()
+    if draft is not None:
+        tp = asked.tensor_parallel_size or settings.tensor_parallel_size
+        own = replace(settings, tensor_parallel_size=tp, pipeline_parallel_size=1)
+        size = sum(stage_bytes(draft, own, draft.quantization, model_element_bytes(draft, settings)))
+        return (WeightPart(name="draft", size_bytes=size, source="the draft's own config"),), ()
+    if asked.method in MTP_METHODS:
+        layer = architecture.kinds[architecture.layers[-1]]
+        size = _layer_bytes(layer, settings, architecture.quantization, model_bytes)
+        join = 2 * architecture.hidden_size**2 * model_bytes
+        source = "vLLM 0.32 deepseek_mtp.py: one layer more, and the projection before it"
+        return (WeightPart(name="draft", size_bytes=size + join, source=source),), ("the MTP layer is an estimate",)
+    return (), ("the speculative draft model is not counted: its config is not at hand",)
+
+
+def lora_bytes(architecture: Architecture, settings: LaunchSettings, model_bytes: int) -> int:
+    """Slots for adapters on the fullest stage: A and B of every linear layer, max_loras times, on one rank."""
+    kinds = [sum(_lora_elements(t, settings) for t in k.tensors) for k in architecture.kinds]
+    stages = [0] * settings.pipeline_parallel_size
+    for kind, stage in zip(architecture.layers, stage_of_layers(len(architecture.layers), settings), strict=True):
+        stages[stage] += kinds[kind]
+    return max(stages) * settings.max_loras * model_bytes
+
+
+def _lora_elements(tensor: Tensor, settings: LaunchSettings) -> int:
+    """A is whole beside a column-parallel layer, B beside a row-parallel one; fully sharded, both are divided."""
+    if not tensor.linear or tensor.columns == 0 or tensor.split is Split.VOCABULARY:
+        return 0
+    part = shard(tensor, settings)
+    rank = settings.max_lora_rank
+    rank_share = -(-rank // settings.tensor_parallel_size) if settings.fully_sharded_loras else rank
+    if tensor.split is Split.COLUMNS:
+        return part.copies * (rank * part.columns + rank_share * part.rows)
+    return part.copies * (rank_share * part.columns + rank * part.rows)
+
+
+def _with_files(counted: Weights, architecture: Architecture, files: Sequence[WeightFile]) -> Weights:
+    """The parameters that the files have, where all headers were read and nothing is packed."""
+    read = [f for f in files if f.format == "safetensors" and f.parameters is not None]
+    if len(read) != len(files) or architecture.quantization is not None:
+        return counted
+    parameters = sum(f.parameters or 0 for f in read)
+    if parameters == counted.parameters or not parameters:
+        return counted
+    if abs(parameters - counted.parameters) <= counted.parameters * 0.02:
+        return replace(counted, parameters=parameters)
+    scale = parameters / counted.parameters
+    doubt = "the files hold other tensors than the config tells; sizes follow the files"
+    return replace(
+        counted,
+        parameters=parameters,
+        total_bytes=int(counted.total_bytes * scale),
+        per_gpu_bytes=int(counted.per_gpu_bytes * scale),
+        stages=tuple(int(s * scale) for s in counted.stages),
+        exact=False,
+        approximations=(*counted.approximations, doubt),
+    )
