@@ -27,11 +27,11 @@ _CONTROL = re.compile(
 )
 
 _NAME_ENDINGS = (
-    r"api[_\-]?key|access[_\-]?key|private[_\-]?key|[a-z0-9]*secret[a-z0-9]*|token|passwd|password|passphrase"
+    r"api[_\-]?key|access[_\-]?key|private[_\-]?key|token|passwd|password|passphrase"
     r"|credentials?|authorization|auth|cookie|key|dsn|sig|signature"
 )
 SECRET_NAME = re.compile(
-    rf"(?:^|[_\-.])(?:{_NAME_ENDINGS})s?$|(?:^|[_\-.])secret[_\-.]|[_\-](?:pwd|pass)$|(?-i:[a-z](?:Token|Key|Secret|Password))$",
+    rf"(?:^|[_\-.])(?:{_NAME_ENDINGS})s?$|(?:^|[_\-.])(?=[a-z0-9]*secret)[a-z0-9]*$|(?:^|[_\-.])secret[_\-.]|[_\-](?:pwd|pass)$|(?-i:[a-z](?:Token|Key|Secret|Password))$",
     re.IGNORECASE,
 )
 # Names that end like a secret and are none: token counts and special tokens of tokenizers.

@@ -19,7 +19,7 @@ LAUNCHES = {
     "a broken model under the home": ("vllm", "serve", "{home}/models/broken", "--tensor-parallel-size", "3"),
     "a model that is not there": ("vllm", "serve", "{home}/models/nowhere"),
     "a user in a path": ("vllm", "serve", "/home/janedoe/m", "--served-model-name", "janedoe/m", "--port", "99999"),
-    "a wrong value and a secret": ("HF_TOKEN=x", "vllm", "serve", "org/name", "--api-key", "a b", "--max-model-len", "x"),
+    "a wrong value and a secret": ("HF_TOKEN=x", "vllm", "serve", "org/name", "--api-key", "a b", "--dtype", "x"),
     "docker": ("docker", "run", "--gpus", "all", "-v", "{home}/.cache:/root/.cache", "vllm/vllm-openai:v0.10.0",
                "--model", "org/name"),
 }  # fmt: skip
