@@ -26,6 +26,11 @@ LINES = 3000
 LATER = (
     "out of range",
     "is no load format",
+    "is no tokenizer mode",
+    "is no config format",
+    "is no executor backend",
+    "There is no optimization level",
+    "--hf-overrides needs a JSON object",
     "tool call parser",
     "is no reasoning parser",
     "has no key",
@@ -37,7 +42,7 @@ LATER = (
     "--speculative-config needs a JSON object",
     "--diffusion-config needs a JSON object",
     "must end in .yaml",
-    "no model is named",
+    "No model is named",
 )
 WORDS = {
     "int": ("8", "0", "-1", "4k", "1_000", "1.5", "0x10", "eight", "None", "8 "),
