@@ -1,0 +1,74 @@
+"""The environment report and the launch command inside a text, and what the ordinary checks say of them."""
+
+import re
+from collections.abc import Iterator
+
+from vllm_doctor import redact
+from vllm_doctor.errors import DoctorError
+from vllm_doctor.facts import Launch, Unknown
+from vllm_doctor.finding import Finding
+from vllm_doctor.snapshot import Snapshot
+from vllm_doctor.triage import reader
+
+NOT_SAID = Unknown("the text does not say")
+
+_REPORT = re.compile(rb"PyTorch version|CUDA used to build PyTorch|GPU models and configuration|Nvidia driver version")
+_COMMAND = re.compile(
+    rb"(?:^|\n)[^\n]{0,200}?(?:\bvllm serve \S|-m vllm\.entrypoints\.(?:openai\.)?api_server|docker run [^\n]{0,400}vllm)"
+)
+_BEGINNING = re.compile(r"(?:[A-Z_][A-Z0-9_]*=\S+ +)*(?:vllm serve |python\S* -m vllm\.|docker run )")
+
+# Lines that a launch with backslashes may go over.
+MAXIMUM_COMMAND_LINES = 60
+
+
+def judge(head: bytes) -> tuple[Snapshot | None, tuple[Finding, ...]]:
+    """The facts that the text holds besides its messages, and what the checks find in them."""
+    report, launch = _report(head), _launch(head)
+    if report is None and launch is None:
+        return None, ()
+    snapshot = report or Snapshot(host=NOT_SAID, gpus=NOT_SAID, environment=NOT_SAID, servers=NOT_SAID)
+    if launch is not None:
+        from msgspec import structs
+
+        model = NOT_SAID if launch.model is not None else None
+        snapshot = redact.clean(structs.replace(snapshot, launch=launch, model=model))
+    from vllm_doctor import diagnose, registry
+
+    return snapshot, diagnose.diagnose(snapshot, registry.load()).findings
+
+
+def _report(head: bytes) -> Snapshot | None:
+    if not _REPORT.search(head):
+        return None
+    from vllm_doctor.probes.env_report import read_env_report
+
+    try:
+        return read_env_report(head.decode("utf-8", "replace"))
+    except DoctorError:
+        return None
+
+
+def _launch(head: bytes) -> Launch | None:
+    found = _COMMAND.search(head)
+    if found is None:
+        return None
+    from vllm_doctor.launch.parse import parse_line
+
+    start = head.rfind(b"\n", 0, found.end()) + 1
+    lines = head[start : start + 16384].split(b"\n")[:MAXIMUM_COMMAND_LINES]
+    command = "\n".join(_continued(reader.clean(line).text for line in lines))
+    beginning = _BEGINNING.search(command)
+    if beginning is None:
+        return None
+    try:
+        return parse_line(command[beginning.start() :])
+    except DoctorError:
+        return None
+
+
+def _continued(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        yield line
+        if not line.endswith("\\"):
+            return
