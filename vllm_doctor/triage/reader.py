@@ -29,13 +29,17 @@ _PREFIXES = re.compile(
     r"|[a-z0-9][\w.\-]{0,60} {0,20}\| "
     r"|\|\s{1,8}"
     r"|(?:>\s{0,2}){1,4}"
-    rf"|\[?(?i:{_LEVEL.replace('level', 'word')})\]?:? {{0,6}}(?:\[[\w./\-]{{1,80}}:\d{{1,6}}\])?(?= |$)"
+    rf"|(?:\[(?i:{_LEVEL.replace('level', 'bracketed')})\]:?|(?i:{_LEVEL.replace('level', 'word')}):(?= )|{_LEVEL.replace('level', 'bare')}(?= ))"
+    r"\s{0,6}(?:\[[\w./\-]{1,80}:\d{1,6}\])?(?=\s|$)"
     r"|\[[\w./\-]{1,80}:\d{1,6}\]"
     r"|[a-z][\w.]{0,80} - (?=[A-Z]{4,8} - )"
     r"|- (?=[A-Z]{4,8} - )"
     r")\s{0,2}"
 )
 _QUIET = frozenset({"INFO", "DEBUG", "TRACE"})
+
+# NCCL tells of every network it does not find at this level.
+_NCCL_INFORMATION = "NCCL INFO"
 
 _ENTITIES = {"&quot;": '"', "&#39;": "'", "&#x27;": "'", "&lt;": "<", "&gt;": ">", "&amp;": "&"}
 _TYPOGRAPHIC = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u200b": ""})  # noqa: RUF001
@@ -60,9 +64,10 @@ def clean(raw: bytes) -> CleanLine:
         if found is None or found.end() == start:
             break
         process = found["process"] or process
-        level = (found["level"] or found["word"] or level).upper()
+        level = (found["level"] or found["bracketed"] or found["word"] or found["bare"] or level).upper()
         start = found.end()
-    return CleanLine(process, level in _QUIET, unescape(text[start:]).strip())
+    quiet = level in _QUIET or _NCCL_INFORMATION in text
+    return CleanLine(process, quiet, unescape(text[start:]).strip())
 
 
 def unescape(text: str) -> str:
