@@ -19,6 +19,12 @@ T = TypeVar("T")
 # Called with the name of a probe when it starts ("started") and when its facts are there ("done", "unknown").
 Progress = Callable[[str, str], None]
 
+# What --deep adds to the limit of the environment's probe: each of its imports has a limit of its own (two minutes).
+DEEP_SECONDS = 900.0
+
+# What `vllm serve` listens on unless `--port` says otherwise (vllm/entrypoints/openai/cli_args.py).
+DEFAULT_PORT = 8000
+
 # Where vllm's images keep the hub cache: the home of root.
 CONTAINER_HUB_HOME = "/root/.cache/huggingface"
 
@@ -57,7 +63,7 @@ def collect(request: Request, progress: Progress = silent) -> Snapshot:
     snapshot = Snapshot(
         host=probes.result(host),
         gpus=probes.result(gpus),
-        environment=probes.result(environment),
+        environment=probes.result(environment, DEEP_SECONDS if request.deep else 0),
         servers=probes.result(servers),
         launch=launch,
         model=None if model is None else probes.result(model),
@@ -79,8 +85,8 @@ class _Probes:
         self._progress(name, "started")
         return Running(name, probe)
 
-    def result(self, running: Running[T]) -> T | Unknown:
-        value = running.result(max(0.1, self._deadline - time.monotonic()))
+    def result(self, running: Running[T], extra_seconds: float = 0) -> T | Unknown:
+        value = running.result(max(0.1, self._deadline + extra_seconds - time.monotonic()))
         if running.failed:
             self.failed.append(running.name)
         self._progress(running.name, "unknown" if isinstance(value, Unknown) else "done")
@@ -120,11 +126,14 @@ def _environment(request: Request, launch: Launch | None) -> Environment | Unkno
 def _servers(request: Request, launch: Launch | None) -> Servers:
     from vllm_doctor.probes.servers import probe_servers
 
-    port = None if launch is None else launch.number("--port")
+    timeout_seconds = min(5.0, request.timeout_seconds / 2)
+    if launch is None:
+        return probe_servers(request.url, timeout_seconds=timeout_seconds)
     return probe_servers(
         request.url,
-        ports=() if launch is None else (port or 8000,),
-        timeout_seconds=min(5.0, request.timeout_seconds / 2),
+        ports=(launch.number("--port") or DEFAULT_PORT,),
+        address=launch.value("--host") if launch.docker is None else None,
+        timeout_seconds=timeout_seconds,
     )
 
 

@@ -37,7 +37,7 @@ _NO_SECRET = re.compile(
 )
 
 _SHAPES = re.compile(
-    r"\bhf_[A-Za-z0-9]{8,}"
+    r"\bhf_(?!overrides\b)[A-Za-z0-9]{8,}"
     r"|\bsk-[A-Za-z0-9_\-]{8,}"
     r"|\b(?:gh[pousr]|github_pat)_[A-Za-z0-9_]{16,}"
     r"|\bglpat-[A-Za-z0-9_\-]{12,}"
@@ -46,7 +46,7 @@ _SHAPES = re.compile(
     r"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{4,}\.[A-Za-z0-9_\-]{4,}"
 )
 _BEARER = re.compile(r"\b(bearer|basic)(\s{1,4})[A-Za-z0-9._~+/=\-]{6,}", re.IGNORECASE)
-_USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^/\s@'\"<>]{1,512}@")
+_USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.\-]{0,30}:/{1,3})[^/\s@'\"<>]{1,512}@")
 _VALUE = r"(?P<value>'[^'\n]{1,4096}'|\"[^\"\n]{1,4096}\"|[^\s'\"&,;)}\]]{1,4096})"
 # NAME=value, "name": "value", name: value; and --name value. The name decides whether the value is masked.
 _ASSIGNED = re.compile(
@@ -55,7 +55,7 @@ _ASSIGNED = re.compile(
 _OPTION = re.compile(r"(?P<name>--[A-Za-z][A-Za-z0-9_.\-]{1,80})(?P<between>\s{1,4})(?!-)" + _VALUE)
 # Most strings hold nothing of the kind: one search decides whether the patterns above are worth running.
 _SUSPECT = re.compile(
-    r"[^\x20-\x7e\n\t]|://|bearer|basic|token|key|secret|pass|pwd|auth|cookie|credential|dsn|hf_|sk-|gh[pousr]_|glpat|xox|AKIA|eyJ",
+    r"[^\x20-\x7e\n\t]|:/|bearer|basic|token|key|secret|pass|pwd|auth|cookie|credential|dsn|hf_|sk-|gh[pousr]_|glpat|xox|AKIA|eyJ",
     re.IGNORECASE,
 )
 

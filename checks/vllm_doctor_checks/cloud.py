@@ -30,6 +30,7 @@ def cloud_libraries(snapshot: Snapshot) -> Iterator[Finding]:
         yield finding
     yield from _declared_ranges(environment, spoken_of)
     yield from _old_openssl(environment)
+    requirements.refuse_incomplete(environment)
 
 
 def _broken_pairs(environment: Environment) -> Iterator[tuple[tuple[str, str], Finding]]:

@@ -6,17 +6,16 @@ from msgspec import Struct
 
 from vllm_doctor import releases
 from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Environment, Gpu, Gpus, Host, NvmlFailure, NvmlUnavailable
-from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
-from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import devices, installers
-from vllm_doctor_checks.driver_versions import (
-    LAST_CUDA_12_RELEASE,
+from vllm_doctor.drivers import (
     MINIMUM_DRIVER,
     TOOLKIT_BRANCH,
     cuda_numbers,
     numbers,
 )
+from vllm_doctor.facts import Environment, Gpu, Gpus, Host, NvmlFailure, NvmlUnavailable
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks import devices, resolving
 
 # The images' switch for forward compatibility (vLLM docker/Dockerfile): from 0.17.0; 0.15.0 to 0.16.0 always use it.
 _SWITCH = "VLLM_ENABLE_CUDA_COMPATIBILITY"
@@ -161,8 +160,9 @@ def _compatibility(snapshot: Snapshot) -> str | None:
 
 def _fixes(snapshot: Snapshot, driver: str, runtime: Runtime) -> tuple[Fix, ...]:
     fixes = [_update_driver(snapshot, runtime)]
-    if runtime.cuda[0] == 13 and numbers(driver) >= numbers(MINIMUM_DRIVER[12]):
-        fixes.append(_older_vllm(snapshot))
+    older = resolving.fix(snapshot, f"the newest release that runs on the driver {driver}")
+    if older is not None:
+        fixes.append(older)
     boards = _boards(snapshot) if runtime.cuda[0] == 13 else ()
     if devices.in_container(snapshot) and boards and all(devices.is_data_centre(g) for g in boards):
         edit = LaunchEdit(env={_SWITCH: "1"})
@@ -181,16 +181,6 @@ def _update_driver(snapshot: Snapshot, runtime: Runtime) -> Fix:
     elif isinstance(host, Host) and host.wsl:
         where = " in Windows"
     return Fix(title=f"update the NVIDIA driver{where} to branch {branch} or newer, and restart", command=command)
-
-
-def _older_vllm(snapshot: Snapshot) -> Fix:
-    title = f"or run vLLM {LAST_CUDA_12_RELEASE}, the last release with CUDA 12, which this driver runs"
-    launch = snapshot.launch
-    if launch is not None and launch.docker is not None:
-        return Fix(title=f"{title}: the image vllm/vllm-openai:v{LAST_CUDA_12_RELEASE}")
-    environment = snapshot.environment
-    assert isinstance(environment, Environment)
-    return Fix(title=title, command=installers.install(environment, f"vllm=={LAST_CUDA_12_RELEASE}"))
 
 
 def _ptx_of_newer_toolkit(snapshot: Snapshot, driver: str) -> Iterator[Finding]:

@@ -35,6 +35,11 @@ def _below(first: str, second: str) -> Callable[[Launch], bool]:
     return applies
 
 
+def _not_below(first: str, second: str) -> Callable[[Launch], bool]:
+    """Whether both numbers are given and the first is not smaller."""
+    return lambda n: n.number(first) is not None and n.number(second) is not None and not _below(first, second)(n)
+
+
 def _on(launch: Launch, name: str) -> bool:
     return switched(launch, name) is True
 
@@ -142,6 +147,37 @@ RULES = (
         ),
         why="vLLM takes one of external, hybrid and multi-port external",
         fixes=(Fix(title="keep one of the flags named"),),
+    ),
+    Rule(
+        applies=lambda n: (
+            _on(n, "data-parallel-external-lb") and not n.has("--data-parallel-rank") and not n.has("--nnodes")
+        ),
+        title="--data-parallel-external-lb needs --data-parallel-rank",
+        flags=("--data-parallel-external-lb",),
+        why="each server must know which rank it is",
+        fixes=(Fix(title="add --data-parallel-rank with this server's rank, counted from 0"),),
+    ),
+    Rule(
+        applies=lambda n: _on(n, "data-parallel-hybrid-lb") and not n.has("--data-parallel-size-local"),
+        title="--data-parallel-hybrid-lb needs --data-parallel-size-local",
+        flags=("--data-parallel-hybrid-lb",),
+        why="vLLM must know how many of the ranks are on this node",
+        fixes=(Fix(title="add --data-parallel-size-local with the number of ranks on this node"),),
+    ),
+    Rule(
+        applies=lambda n: (n.number("--node-rank") or 0) >= max(1, n.number("--nnodes") or 1),
+        title="--node-rank must be below --nnodes: ranks are counted from 0",
+        flags=("--node-rank", "--nnodes"),
+        why="vLLM refuses the launch options",
+        fixes=(Fix(title="give the node's rank, from 0 to the number of nodes less one"),),
+    ),
+    Rule(
+        applies=_not_below("--data-parallel-rank", "--data-parallel-size"),
+        title="--data-parallel-rank must be below --data-parallel-size: ranks are counted from 0",
+        flags=("--data-parallel-rank", "--data-parallel-size"),
+        why="vLLM refuses the parallel configuration",
+        fixes=(Fix(title="give the rank, from 0 to --data-parallel-size less one"),),
+        certain_from=(0, 9),
     ),
     Rule(
         applies=_undivided_context,

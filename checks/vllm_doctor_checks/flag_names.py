@@ -8,7 +8,7 @@ from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import NEVER_EXISTED, flag_history, newest, removed_flag_replacement
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks.launching import Options, numbers, options_of, planned_release, plugin
+from vllm_doctor_checks.launching import Options, newest_release, numbers, options_of, planned_release, plugin
 
 # Flags of other servers that people bring along, whose they are, and vLLM's own.
 # SOURCE: the command line references of SGLang, text-generation-inference, llama.cpp and TensorRT-LLM.
@@ -68,10 +68,10 @@ def unknown_flag(snapshot: Snapshot) -> Iterator[Finding]:
     """
     assert snapshot.launch is not None
     try:
-        version, unsure = planned_release(snapshot).version, None
+        planned, unsure = planned_release(snapshot), None
     except NotKnown as problem:
-        version, unsure = newest(), str(problem)
-    options = options_of(version)
+        planned, unsure = newest_release(), str(problem)
+    version, options = planned.version, options_of(planned)
     seen: set[str] = set()
     for use in snapshot.launch.flags:
         if use.spelled in seen or use.spelled.startswith("-O"):

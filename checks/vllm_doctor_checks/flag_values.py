@@ -1,17 +1,15 @@
 """The check of flag values: numbers, choices, JSON, files and names that the release does not take."""
 
-import json
-import re
 from collections.abc import Iterator
 
 from vllm_doctor.check import check
 from vllm_doctor.facts import FlagUse
 from vllm_doctor.facts.launch import integer
-from vllm_doctor.finding import Confidence, Finding, Fix, LaunchEdit, error, warning
-from vllm_doctor.launch import config_keys
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Flag, Release
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks import flag_json
 from vllm_doctor_checks.launching import is_placeholder, options_of, planned_release, plugin
 
 # What a number may be, lowest and highest. SOURCE: pydantic `Field(ge=, gt=, le=)` of vllm/config/*.py, 0.32.0.
@@ -57,10 +55,6 @@ _LOADERS = """
     runai_streamer_sharded safetensors sharded_state tensorizer gguf bitsandbytes remote
 """
 _LOAD_FORMATS = frozenset(_LOADERS.split())
-# Numbers with a unit outside of strings: vLLM expands them first (`_expand_json_human_readable_numbers`, 0.32.0).
-_SUFFIXED = re.compile(r'("(?:[^"\\]|\\.)*")|\b(\d+)(?:\.\d+)?[kKmMgGtT]\b')
-_LONGEST_JSON = 100_000
-_LONGEST_WITH_UNITS = 2_000
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -77,15 +71,17 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
     assert snapshot.launch is not None
     yield from _config_file(snapshot.launch.problems)
     release = planned_release(snapshot)
-    options = options_of(release.version)
+    options = options_of(release)
     for use in snapshot.launch.flags:
         flag = options.flag(use.spelled)
         if flag is None or any(is_placeholder(value) for value in use.values):
             continue
         if "." in use.name:
-            yield from _dotted(use, release)
+            yield from flag_json.judge_dotted(use, release)
         elif flag.nargs == "0":
-            yield from _switch(use)
+            # With `=` the parser has complained already, which launch-form reports.
+            complained = any(p.startswith(f"{use.spelled} takes no value") for p in snapshot.launch.problems)
+            yield from () if complained else _switch(use)
         else:
             yield from _valued(snapshot, use, flag, release)
     yield from _host(snapshot.launch.uses("--host")[-1:])
@@ -96,7 +92,7 @@ def _config_file(problems: tuple[str, ...]) -> Iterator[Finding]:
         if problem.startswith("--config:") and "was not read" not in problem:
             yield error(
                 "bad-flag",
-                problem.replace("--config: ", "the file of --config: ", 1),
+                problem.replace("--config: ", "the file of --config, ", 1),
                 evidence=(problem,),
                 fixes=(Fix(title="name a YAML file of flags and values that vLLM can read"),),
             )
@@ -122,7 +118,7 @@ def _switch(use: FlagUse) -> Iterator[Finding]:
 def _valued(snapshot: Snapshot, use: FlagUse, flag: Flag, release: Release) -> Iterator[Finding]:
     name = flag.alias_of or flag.name
     for value in use.values:
-        if value in ("", "None"):
+        if value in ("", "None") and _may_be_none(flag):
             continue
         if name == "--max-lora-rank":
             # lora-flags judges the rank.
@@ -133,10 +129,18 @@ def _valued(snapshot: Snapshot, use: FlagUse, flag: Flag, release: Release) -> I
             yield from _integer(use, name, flag.kind, value)
         elif flag.kind == "float":
             yield from _float(use, name, value)
-        elif flag.kind == "json" or (flag.kind == "json-or-str" and value.strip()[:1] == "{"):
-            yield from _json(use, name, value, release)
+        elif flag.kind == "json" or (flag.kind == "json-or-str" and flag_json.is_braced(value)):
+            yield from flag_json.judge(use, name, value, release)
         else:
             yield from _registered(snapshot, use, name, value, release)
+
+
+def _may_be_none(flag: Flag) -> bool:
+    """Whether `None` may stand for nothing: vLLM reads it so where the field is optional, which the default shows."""
+    if flag.name == "--prefix-cache-retention-interval":
+        # The one optional number of 0.32.0 with a default.
+        return True
+    return flag.default is None or flag.default.startswith("<") or (flag.kind == "str" and not flag.choices)
 
 
 def _choice(use: FlagUse, flag: Flag, value: str, release: Release) -> Iterator[Finding]:
@@ -247,88 +251,6 @@ def _is_number(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _json(use: FlagUse, name: str, value: str, release: Release) -> Iterator[Finding]:
-    try:
-        document = _document(value)
-    except (ValueError, RecursionError) as problem:
-        yield error(
-            "bad-flag",
-            f"the value of {name} is no JSON",
-            evidence=(f"{use.spelled} {value[:200]}", str(problem)[:200]),
-            fixes=(_quoting(use, name, value),),
-        )
-        return
-    if isinstance(document, dict):
-        yield from _keys(name, tuple(document), release, f"{use.spelled} {value[:200]}", use)
-
-
-def _document(value: str) -> object:
-    if _is_json(value):
-        return json.loads(value[:_LONGEST_JSON])
-    if len(value) > _LONGEST_WITH_UNITS:
-        raise ValueError("it is too long to be read with its units")
-    return json.loads(_SUFFIXED.sub(lambda m: m[1] or m[2], value))
-
-
-def _quoting(use: FlagUse, name: str, value: str) -> Fix:
-    repaired = value.replace("'", '"')
-    if '"' not in value and "'" in value and _is_json(repaired):
-        return Fix(title="write JSON with double quotes", launch=LaunchEdit(set={name: repaired}), automatic=True)
-    pairs = [part.partition("=")[::2] for part in value.split(",")]
-    if "{" not in value and all(k and v.isdecimal() for k, v in pairs):
-        document = json.dumps({k: int(v[:18]) for k, v in pairs})
-        return Fix(
-            title=f"write {name} '{document}'", launch=LaunchEdit(set={name: document}), automatic=len(use.values) == 1
-        )
-    if value.startswith("{") and '"' not in value:
-        return Fix(title="put the JSON in single quotes: the shell has taken the double quotes away")
-    return Fix(title=f"write one JSON object in single quotes, or single keys as {name}.KEY VALUE")
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text[:_LONGEST_JSON])
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _dotted(use: FlagUse, release: Release) -> Iterator[Finding]:
-    name, _, keys = use.name.partition(".")
-    yield from _keys(
-        name, (keys.partition(".")[0].rstrip("+"),), release, f"{use.spelled} {use.value or ''}".strip(), use
-    )
-
-
-def _keys(name: str, keys: tuple[str, ...], release: Release, shown: str, use: FlagUse) -> Iterator[Finding]:
-    allowed = config_keys.CONFIG_KEYS.get(name)
-    if allowed is None:
-        return
-    for key in keys:
-        if key in allowed or not key:
-            continue
-        guess = nearest(key, allowed, 2)
-        title = f"{name} has no key {key!r}" + (f"; the nearest is {guess!r}" if guess else "")
-        evidence = (shown, f"the keys of vLLM {config_keys.RELEASE}: {', '.join(sorted(allowed)[:40])}")
-        fixes = _key_fix(use, name, key, guess)
-        if release.version == config_keys.RELEASE:
-            yield error("bad-flag", title, evidence=evidence, fixes=fixes)
-        elif guess is not None:
-            yield warning("bad-flag", title, evidence=evidence, fixes=fixes, confidence=Confidence.LIKELY)
-
-
-def _key_fix(use: FlagUse, name: str, key: str, guess: str | None) -> tuple[Fix, ...]:
-    if guess is None:
-        return (Fix(title=f"drop the key {key!r}, or write one of those named"),)
-    if "." in use.name:
-        head, _, rest = use.spelled.partition(".")
-        renamed = f"{head}.{rest.replace(key, guess, 1)}"
-        edit = LaunchEdit(set={renamed: use.value}, unset=(use.spelled,))
-    else:
-        edit = LaunchEdit(set={name: (use.value or "").replace(f'"{key}"', f'"{guess}"', 1)})
-    return (Fix(title=f"write {guess!r}", launch=edit, automatic=True),)
 
 
 def _registered(snapshot: Snapshot, use: FlagUse, name: str, value: str, release: Release) -> Iterator[Finding]:

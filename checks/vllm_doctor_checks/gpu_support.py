@@ -1,14 +1,14 @@
 """Checks of a GPU's compute capability: against the kernels of the wheels, and against what the launch asks for."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from vllm_doctor import releases
 from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Environment, Gpu, Launch, Model, TorchBuild, Unknown, VllmBuild
+from vllm_doctor.facts import Gpu, Launch, Model, TorchBuild, Unknown, VllmBuild
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.releases.resolver import runs
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import devices, installers
-from vllm_doctor_checks.driver_versions import LAST_CUDA_12_RELEASE, cuda_numbers
+from vllm_doctor_checks import devices, resolving
 
 # vLLM 0.9.0 and 0.9.1 carry PTX for 10.0, which a 12.0 compiles (docker/Dockerfile, torch_cuda_arch_list).
 _WITH_PTX_FOR_NEWER = frozenset({"0.9.0", "0.9.0.1", "0.9.1"})
@@ -124,24 +124,13 @@ def _without_kernels(snapshot: Snapshot, gpu: Gpu, wheels: list[Wheel], *, alone
         return
 
 
-def runs(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
-    """Whether code for one of the architectures runs on a GPU of that capability: same major, no higher minor."""
-    pairs = [cuda_numbers(a) for a in architectures]
-    return any(p is not None and p[0] == capability[0] and p[1] <= capability[1] for p in pairs)
-
-
 def _releases_for(snapshot: Snapshot, capability: tuple[int, int]) -> tuple[Fix, ...]:
     if capability < (7, 0):
         return (
             Fix(title="use a GPU of compute capability 7.5 or higher: no vLLM wheel ever had kernels for this one"),
         )
-    wanted = f"vllm=={LAST_CUDA_12_RELEASE}" if capability < (7, 5) else "vllm>=0.10.2"
-    title = (
-        f"install {wanted}" if capability >= (7, 5) else f"install vLLM {LAST_CUDA_12_RELEASE}, the last for this GPU"
-    )
-    if isinstance(snapshot.environment, Environment) and not devices.in_container(snapshot):
-        return (Fix(title=title, command=installers.install(snapshot.environment, wanted)),)
-    return (Fix(title=f"{title} (use the image of that release)"),)
+    found = resolving.fix(snapshot, "the newest release whose wheels have kernels for the GPUs here")
+    return (found,) if found is not None else (Fix(title="use another GPU: no vLLM release runs on all of these"),)
 
 
 @check("gpu-feature", causes=("feature-needs-newer-gpu",), needs=("gpus", "launch"), platforms=CUDA_ONLY)

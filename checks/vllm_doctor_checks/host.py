@@ -83,6 +83,8 @@ def _shared_memory(host: Host, launch: Launch) -> tuple[int, str]:
     """The free bytes of the /dev/shm that the launch will see, and whose it is."""
     docker = launch.docker
     if docker is None or docker.ipc == "host":
+        if host.system == "Darwin":
+            raise NotApplicable(f"macOS has no {SHM}")
         shm = known(host.shm)
         return shm.free_bytes, f"{SHM} of this host"
     if docker.ipc is not None and docker.ipc.startswith("container:"):
@@ -217,7 +219,8 @@ def disk_space(snapshot: Snapshot) -> Iterator[Finding]:
     host, launch = snapshot.host, snapshot.launch
     assert isinstance(host, Host)
     yield from _small_disks(host, launch)
-    if launch is not None and launch.model is not None:
+    # A path is not downloaded.
+    if launch is not None and launch.model is not None and not launch.model.startswith(("/", "./", "../", "~")):
         yield from _download(snapshot, host)
 
 

@@ -10,7 +10,16 @@ from vllm_doctor.check import Check, NotApplicable, NotKnown, check
 from vllm_doctor.facts import Environment, ImportTrial
 from vllm_doctor.finding import Confidence, Finding, Fix, Severity, error, warning
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import cloud, install, installers, kernels, libraries, platform_support, requirements
+from vllm_doctor_checks import (
+    cloud,
+    install,
+    installed_files,
+    installers,
+    kernels,
+    libraries,
+    platform_support,
+    requirements,
+)
 from vllm_doctor_checks import torch_family as torch
 
 # What an exception's text says for certain, by the library that failed; the first that matches decides. Every pattern
@@ -52,7 +61,7 @@ ESSENTIAL = ("torch", "vllm", "transformers")
 
 EXPLAINING: tuple[Check, ...] = (
     install.vllm_metadata,
-    install.vllm_files,
+    installed_files.vllm_files,
     install.shadowed_package,
     platform_support.glibc,
     torch.torch_pin,

@@ -1,22 +1,13 @@
-"""Checks on vLLM's own presence: installed at all, with its metadata and its files, hidden by no local folder."""
+"""Checks on vLLM's own presence: installed at all, with its metadata, and hidden by no local folder."""
 
 from collections.abc import Iterator
 from pathlib import PurePath
 
 from vllm_doctor.check import NotApplicable, NotKnown, check
-from vllm_doctor.facts import Distribution, Environment, LaunchForm, Shadow, Unknown, VllmBuild
+from vllm_doctor.facts import Environment, Shadow, VllmBuild
 from vllm_doctor.finding import Confidence, Finding, Fix, error, info, warning
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import installers, requirements, startup
-from vllm_doctor_checks.breakages import TRANSFORMERS_COMPARES
-
-# What an installation may lack without harm: images are often slimmed by deleting these.
-SPARE_FOLDERS = frozenset({"test", "tests", "testing", "_tests", "docs", "doc", "examples", "include", "__pycache__"})
-CODE_ENDINGS = (".py", ".so", ".pyd")
-
-# The builds whose kernels live in compiled modules named `_C*` (vllm/platforms/{cuda,rocm,cpu,xpu}.py import them;
-# tpu.py imports none).
-COMPILED_PLATFORMS = ("cuda", "rocm", "cpu", "xpu")
+from vllm_doctor_checks import installers, requirements, resolving, startup
 
 
 @check("vllm-installed", causes=("broken-install",), needs=("environment",))
@@ -24,12 +15,16 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
     """vLLM is not installed in the Python environment that the launch runs in.
 
     Why: the launch starts `vllm` with this interpreter, and no package `vllm` can be imported there. Often another
-    environment was meant: the doctor says by what it chose this one.
+    environment was meant: the doctor says by what it chose this one. A virtual environment whose base Python was
+    upgraded under it looks empty too: its packages lie in the folder of the old version, and its `vllm` command fails.
     Fix: install vLLM into it, or name the environment that has it with `--python PATH`. Without a launch command, and
     for a container, whose image brings its own environment, this is no fault and the check is skipped.
     """
     environment = requirements.examined(snapshot)
     if environment.vllm is not None or environment.distribution("vllm") is not None:
+        return
+    if environment.other_site_packages and "vllm" in environment.commands:
+        yield _other_python(environment)
         return
     if snapshot.launch is None:
         raise NotApplicable(f"vLLM is not installed in the environment of {environment.python}, and no launch needs it")
@@ -44,10 +39,41 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
             f"{len(environment.distributions)} distributions are installed there, none of them brings `vllm`",
         ),
         fixes=(
-            installers.repair(environment, "Install vLLM into this environment", "vllm"),
+            _install_vllm(snapshot, environment),
             Fix(title="Or name the interpreter of the environment that has vLLM: --python PATH"),
         ),
     )
+
+
+def _other_python(environment: Environment) -> Finding:
+    """`python3 -m venv` links to the base Python: its next minor version takes the link and another folder."""
+    folder = environment.other_site_packages[0]
+    old = PurePath(folder).parent.name.removeprefix("python")
+    return error(
+        "broken-install",
+        f"This environment was made for Python {old}, and its interpreter is Python {environment.python_version} now",
+        evidence=(
+            f"its packages lie in {folder}, which Python {environment.python_version} does not look into",
+            f"{environment.commands['vllm']} is there, and ends with: No module named 'vllm'",
+            f"{environment.python} is a link to a Python that was upgraded under it",
+        ),
+        fixes=(
+            Fix(
+                title="Make the environment anew and install into it what it held",
+                command=("uv", "venv", "--clear", "--python", old, environment.prefix),
+            ),
+        ),
+    )
+
+
+def _install_vllm(snapshot: Snapshot, environment: Environment) -> Fix:
+    found = resolving.newest(snapshot)
+    if found is None:
+        return Fix(
+            title="Install vLLM elsewhere: no release runs on this driver, these GPUs, this Python and C library"
+        )
+    title = f"Install vLLM {found.version}, the newest release that runs on this host and Python, into this environment"
+    return installers.repair(environment, title, f"vllm=={found.version}")
 
 
 @check("vllm-metadata", causes=("broken-install",), needs=("environment",))
@@ -82,15 +108,8 @@ def vllm_metadata(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _metadata_fixes(environment: Environment, build: VllmBuild) -> tuple[Fix, ...]:
-    version = requirements.public(build.version) if build.version else None
-    wanted = f"vllm=={version}" if version else "vllm"
     if build.distribution is None:
-        return (
-            Fix(
-                title="Install the same vLLM again, without moving its dependencies",
-                command=installers.reinstall(environment, wanted),
-            ),
-        )
+        return (installers.again_vllm(environment, build.metadata_version or build.package_version),)
     rename = Fix(
         title=f"Give its metadata the name that `vllm serve` asks for (renames the dist-info of {build.distribution})",
         command=(environment.python, "-c", RENAME, build.distribution, _local(build)),
@@ -107,12 +126,12 @@ def _metadata_fixes(environment: Environment, build: VllmBuild) -> tuple[Fix, ..
 RENAME = (
     "import importlib.metadata as m, pathlib, sys; "
     "name, version = sys.argv[1:]; d = m.distribution(name); old = pathlib.Path(d._path); "
+    "was, number = d.metadata['Name'], d.version; "
     "new = old.with_name('vllm-' + version + '.dist-info'); old.rename(new); "
     "f = new / 'METADATA'; t = f.read_text(encoding='utf-8'); "
-    "t = t.replace('Name: ' + d.metadata['Name'], 'Name: vllm', 1)"
-    ".replace('Version: ' + d.version, 'Version: ' + version, 1); f.write_text(t, encoding='utf-8'); "
-    "r = new / 'RECORD'; r.write_text(r.read_text(encoding='utf-8').replace(old.name + '/', new.name + '/'), "
-    "encoding='utf-8')"
+    "t = t.replace('Name: ' + was, 'Name: vllm', 1).replace('Version: ' + number, 'Version: ' + version, 1); "
+    "f.write_text(t, encoding='utf-8'); r = new / 'RECORD'; "
+    "r.write_text(r.read_text(encoding='utf-8').replace(old.name + '/', new.name + '/'), encoding='utf-8')"
 )
 
 
@@ -123,216 +142,14 @@ def _local(build: VllmBuild) -> str:
     return f"{version}+{build.platform}"
 
 
-@check("vllm-files", causes=("broken-install",), needs=("environment",))
-def vllm_files(snapshot: Snapshot) -> Iterator[Finding]:
-    """Files of vLLM, or of a library that it imports at start, are missing: the installation is only partly there.
-
-    Why: a compiled module (`vllm/_C*.so`), a source file or a whole package that the installation's own list of files
-    (RECORD) names is not on disk, or two versions of one distribution lie over each other. This is what an interrupted
-    `pip install`, a full disk, a cleaned image layer or a hand-deleted folder leaves.
-    Fix: install the same version again without moving anything else.
-    """
-    environment, build = _vllm_or_remains(snapshot)
-    yield from _package_gone(environment)
-    if build is not None:
-        yield from _compiled_modules(environment, build)
-        yield from _disagreeing_versions(environment, build)
-    for distribution in _reached(environment):
-        yield from _missing_files(environment, build, distribution)
-    yield from _leftovers(environment)
-    if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
-
-
-def _vllm_or_remains(snapshot: Snapshot) -> tuple[Environment, VllmBuild | None]:
-    environment = requirements.examined(snapshot)
-    if environment.vllm is None and environment.distribution("vllm") is None:
-        raise NotApplicable(f"vLLM is not installed in the environment of {environment.python}")
-    return environment, environment.vllm
-
-
-def _package_gone(environment: Environment) -> Iterator[Finding]:
-    there = environment.distribution("vllm")
-    if environment.vllm is not None or there is None:
-        return
-    yield error(
-        "broken-install",
-        "vLLM's metadata is there, but the package itself is gone",
-        evidence=(
-            f"{there.location} holds the metadata of vllm {there.version or '(no version)'}",
-            "no package `vllm` can be imported in this environment",
-        ),
-        fixes=(_again(environment, there),),
-    )
-
-
-def _compiled_modules(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
-    kernels = [e for e in build.extensions if PurePath(e).name.startswith("_C")]
-    # An environment report lists no files.
-    if (
-        kernels
-        or not environment.complete
-        or isinstance(build.platform, Unknown)
-        or build.platform not in COMPILED_PLATFORMS
-    ):
-        return
-    others = ", ".join(build.extensions[:4])
-    yield error(
-        "broken-install",
-        "vLLM's compiled kernels are missing: there is no vllm/_C*.so",
-        evidence=(
-            f"{build.path} is a {build.platform} build and holds no compiled module named _C*",
-            f"compiled modules found: {others}" if others else "compiled modules found: none",
-            "vLLM starts without them and fails at the first operation it needs of them",
-        ),
-        fixes=_kernel_fixes(environment, build),
-    )
-
-
-def _kernel_fixes(environment: Environment, build: VllmBuild) -> tuple[Fix, ...]:
-    if build.editable:
-        return (
-            Fix(
-                title="Build the kernels of this source tree again (or take the nearest release's: "
-                "VLLM_USE_PRECOMPILED=1)",
-                command=installers.install(environment, "-e", str(PurePath(build.path).parent)),
-            ),
-        )
-    there = requirements.own_distribution(environment)
-    return (_again(environment, there),) if there else (_reinstall_version(environment, build),)
-
-
-def _disagreeing_versions(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
-    """Sources of one version under metadata of another: an install that was interrupted or copied over."""
-    pairs = [("torch", environment.torch.version, _version_of(environment, "torch"))] if environment.torch else []
-    if not build.editable and build.package_version is not None:
-        pairs.append(("vllm", build.package_version, build.metadata_version))
-    for name, of_files, of_metadata in pairs:
-        if of_metadata is None or requirements.release(of_files) == requirements.release(of_metadata):
-            continue
-        yield warning(
-            "broken-install",
-            f"{name}'s files are of version {of_files}, its metadata says {of_metadata}",
-            evidence=(f"{name}/version file: {of_files}", f"metadata: {of_metadata}"),
-            fixes=(
-                Fix(
-                    title=f"Install {name} {of_metadata} again over what is there",
-                    command=installers.reinstall(environment, f"{name}=={requirements.public(of_metadata)}"),
-                ),
-            ),
-        )
-
-
-def _version_of(environment: Environment, name: str) -> str | None:
-    there = environment.distribution(name)
-    return there.version if there else None
-
-
-def _reached(environment: Environment) -> Iterator[Distribution]:
-    """vLLM's distribution, torch's, and all that vLLM requires, each once."""
-    own = requirements.own_distribution(environment)
-    roots = [d for d in (own, environment.distribution("torch")) if d is not None]
-    reached = {d.name: d for d in roots}
-    for edge in requirements.walk(own, environment) if own is not None else ():
-        if edge.installed is not None:
-            reached.setdefault(edge.installed.name, edge.installed)
-    yield from reached.values()
-
-
-def _missing_files(environment: Environment, build: VllmBuild | None, distribution: Distribution) -> Iterator[Finding]:
-    if distribution.version is None:
-        yield from _no_version(environment, build, distribution)
-    if distribution.editable or (build is None and distribution.name == "vllm"):
-        return
-    code = [name for name in distribution.missing if _matters(name)]
-    if not code:
-        return
-    # The package's own front door gone: every import of it fails. `vllm` and `torch` fail by any compiled module.
-    fatal = any(_is_front_door(name) for name in code) or (
-        distribution.name in ("vllm", "torch") and any(".so" in name for name in code)
-    )
-    needed = distribution.name in ("vllm", "torch") or (
-        build is not None and startup.importer(build, distribution.name) is not None
-    )
-    evidence = (
-        f"{distribution.missing_count} of the files that its RECORD lists are not in {distribution.location}",
-        "for example: " + ", ".join(code[:3]),
-    )
-    title = f"{distribution.name} {distribution.version or ''} is only partly installed: files are missing".replace(
-        "  ", " "
-    )
-    make = error if fatal and needed else warning
-    yield make("broken-install", title, evidence=evidence, fixes=(_again(environment, distribution),))
-
-
-def _matters(name: str) -> bool:
-    path = PurePath(name)
-    return (
-        (path.name.endswith(CODE_ENDINGS) or ".so." in path.name)
-        and SPARE_FOLDERS.isdisjoint(path.parts[:-1])
-        and ".." not in path.parts
-    )
-
-
-def _is_front_door(name: str) -> bool:
-    """`pkg/__init__.py`, or a module or compiled module that is a package of its own (`typing_extensions.py`)."""
-    parts = PurePath(name).parts
-    return len(parts) == 1 or (len(parts) == 2 and parts[1] == "__init__.py")
-
-
-def _no_version(environment: Environment, build: VllmBuild | None, distribution: Distribution) -> Iterator[Finding]:
-    """Metadata without a version: `importlib.metadata.version` gives None, and who compares it fails."""
-    compared = build is not None and distribution.name in TRANSFORMERS_COMPARES
-    make = error if compared else warning
-    yield make(
-        "broken-install",
-        f"{distribution.name} is half deleted: its metadata has no version",
-        evidence=(
-            f"the metadata folder in {distribution.location} names no version",
-            "transformers compares this version when it is imported, and fails on none"
-            if compared
-            else "whatever asks for its version gets none",
-        ),
-        fixes=(_again(environment, distribution),),
-    )
-
-
-def _leftovers(environment: Environment) -> Iterator[Finding]:
-    """Folders like `~orch`: an install of vLLM or torch that was cut short (pip, `AdjacentTempDirectory`)."""
-    cut_short = [n for n in environment.leftovers if PurePath(n).name.lower().lstrip("~-").startswith(("orch", "llm"))]
-    if cut_short:
-        yield info(
-            "broken-install",
-            "An interrupted pip left pieces of vLLM or torch behind",
-            evidence=(f"in this environment: {', '.join(cut_short[:4])}", "pip writes such names while it replaces"),
-            fixes=(Fix(title="Remove them when everything else is in order", command=("rm", "-r", *cut_short[:4])),),
-        )
-
-
-def _again(environment: Environment, distribution: Distribution) -> Fix:
-    version = requirements.public(distribution.version) if distribution.version else None
-    wanted = f"{distribution.name}=={version}" if version else distribution.name
-    return Fix(
-        title=f"Install {wanted} again, without moving its dependencies",
-        command=installers.reinstall(environment, wanted),
-    )
-
-
-def _reinstall_version(environment: Environment, build: VllmBuild) -> Fix:
-    wanted = f"vllm=={requirements.public(build.version)}" if build.version else "vllm"
-    return Fix(
-        title=f"Install {wanted} again, without moving its dependencies",
-        command=installers.reinstall(environment, wanted),
-    )
-
-
 @check("shadowed-package", causes=("broken-install",), needs=("environment",))
 def shadowed_package(snapshot: Snapshot) -> Iterator[Finding]:
-    """A local file or folder is imported in place of vLLM, torch or a library they need.
+    """A local file or folder is imported in place of vLLM, torch, a library they need or a module of Python's own.
 
     Why: Python searches PYTHONPATH first, and the current folder first with `python -m`. A folder `vllm/` or a file
-    `torch.py` there wins over the installed package. `vllm serve` itself does not search the current folder, but it
-    inspects the model's class with `python -m vllm.model_executor.models.registry`, which does.
+    `torch.py` there wins over the installed package, a `random.py` over Python's own module. `vllm serve` itself does
+    not search the current folder, but it inspects the model's class with `python -m
+    vllm.model_executor.models.registry`, which does.
     Fix: rename the file or folder, start from another folder, or unset PYTHONPATH.
     """
     environment = requirements.examined(snapshot)
@@ -341,15 +158,21 @@ def shadowed_package(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _shadowed(snapshot: Snapshot, environment: Environment, shadow: Shadow) -> Iterator[Finding]:
+    of_python = shadow.over == STANDARD_LIBRARY
+    if of_python and shadow.name not in startup.STANDARD_MODULES:
+        return
+    if shadow.over is None and shadow.name not in ("vllm", "torch"):
+        return
+    what = f"Python's own module {shadow.name}" if of_python else f"the package {shadow.name}"
     loses = f"{shadow.over} is not imported" if shadow.over else "no installed package of that name is under it"
+    if of_python:
+        loses = "vLLM and the libraries it imports use that module when they start"
     evidence = (f"`import {shadow.name}` takes {shadow.path}", loses)
-    title = f"{shadow.path} is imported in place of the package {shadow.name}"
+    title = f"{shadow.path} is imported in place of {what}"
     fixes = (
         Fix(title=f"Rename it, or start from another folder: {shadow.path}"),
         Fix(title="Or unset PYTHONPATH, if that is what puts this folder first", command=("unset", "PYTHONPATH")),
     )
-    if shadow.over is None and shadow.name not in ("vllm", "torch"):
-        return
     if str(PurePath(shadow.path).parent) in environment.search_path or _runs_module(snapshot):
         yield error("broken-install", title, evidence=evidence, fixes=fixes)
     elif snapshot.launch is not None:
@@ -363,7 +186,11 @@ def _shadowed(snapshot: Snapshot, environment: Environment, shadow: Shadow) -> I
         )
 
 
+# Shadow.over of a file in front of a module that Python itself brings.
+STANDARD_LIBRARY = "standard library"
+
+
 def _runs_module(snapshot: Snapshot) -> bool:
     """`python -m` puts the current folder first (Python documentation, sys.path)."""
     launch = snapshot.launch
-    return launch is not None and launch.form in (LaunchForm.MODULE, LaunchForm.DEMO_SERVER)
+    return launch is not None and "-m" in launch.program

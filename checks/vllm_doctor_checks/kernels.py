@@ -26,6 +26,7 @@ def flash_attn(snapshot: Snapshot) -> Iterator[Finding]:
     environment, _ = requirements.vllm_of(snapshot)
     there, torch = environment.distribution("flash-attn"), environment.torch
     if there is None or torch is None:
+        requirements.refuse_incomplete(environment)
         return
     modules = [e for e in symbols.extensions_of(environment, "flash-attn") if FLASH_ATTN_MODULE in e.path]
     fixes = (
@@ -93,7 +94,7 @@ def flashinfer_parts(snapshot: Snapshot) -> Iterator[Finding]:
     """
     environment, build = requirements.vllm_of(snapshot)
     parts = {n: d for n in FLASHINFER_PARTS if (d := environment.distribution(n)) is not None and d.version}
-    pin = _flashinfer_pin(environment)
+    pin = requirements.pin_of(environment, "flashinfer-python")
     versions = {n: requirements.public(d.version or "") for n, d in parts.items()}
     if "flashinfer-python" in parts and len(set(versions.values())) > 1:
         yield _parts_differ(snapshot, environment, versions, pin)
@@ -101,14 +102,10 @@ def flashinfer_parts(snapshot: Snapshot) -> Iterator[Finding]:
         yield _flashinfer_warning(environment, build, pin, f"installed: {pin.target} {versions.get(pin.target)}")
     elif pin is not None and pin.installed is None and environment.complete:
         yield _flashinfer_warning(environment, build, pin, f"{pin.target} is not installed")
+    requirements.refuse_incomplete(environment)
 
 
 FLASHINFER_PARTS = ("flashinfer-python", "flashinfer-cubin", "flashinfer-jit-cache")
-
-
-def _flashinfer_pin(environment: Environment) -> requirements.Edge | None:
-    own = requirements.own_distribution(environment)
-    return requirements.declared(own, environment, "flashinfer-python") if own is not None else None
 
 
 def _parts_differ(

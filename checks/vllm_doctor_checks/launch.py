@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vllm_doctor.check import NotApplicable, check
-from vllm_doctor.facts import Launch, LaunchForm
+from vllm_doctor.check import NotApplicable, NotKnown, check
+from vllm_doctor.facts import Launch, LaunchForm, Model
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
 from vllm_doctor.launch import argv
+from vllm_doctor.launch.arity import Arity, arity
 from vllm_doctor.launch.docker import is_official
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Release
@@ -20,8 +21,8 @@ from vllm_doctor_checks.flag_names import unknown_flag
 from vllm_doctor_checks.flag_values import flag_value
 from vllm_doctor_checks.launching import (
     is_placeholder,
+    newest_release,
     numbers,
-    options_of,
     planned_release,
     plugin,
     switched,
@@ -54,11 +55,16 @@ def launch_form(snapshot: Snapshot) -> Iterator[Finding]:
         yield _repeated_program(launch)
     elif launch.words:
         yield _stray_words(launch)
+    if launch.model is None and launch.config_file is None:
+        yield _no_model(launch)
     for problem in launch.problems:
         if not problem.startswith(("--config:", "--env-file:")):
             yield error("bad-flag", problem, evidence=(f"in: {launch.given[:300]}",), fixes=_problem_fixes(problem))
     if unread := next((p for p in launch.problems if p.startswith("--env-file:")), None):
         yield warning("bad-flag", unread, evidence=(f"in: {launch.given[:300]}",))
+    docker = launch.docker
+    if docker is not None and docker.entrypoint is None and not is_official(docker.image):
+        raise NotKnown(f"what the image {docker.image} runs by itself is not known")
 
 
 def _demo_server(launch: Launch) -> Finding:
@@ -75,6 +81,22 @@ def _demo_server(launch: Launch) -> Finding:
         "vllm.entrypoints.api_server is the old demo server: it is not OpenAI-compatible and has no /v1",
         evidence=(" ".join(launch.program), "the OpenAI-compatible server is `vllm serve`"),
         fixes=(Fix(title="start the server with `vllm serve`", command=command),),
+    )
+
+
+def _no_model(launch: Launch) -> Finding:
+    """A flag with several values takes every word up to the next flag, a model that comes after it too."""
+    lists = [f for f in launch.flags if len(f.values) > 1 and arity(f.name) is Arity.MANY and f.source == "command"]
+    if lists:
+        last = lists[-1]
+        title = f"no model is named: {last.spelled} has taken {last.values[-1]!r} for one of its values"
+        fix = Fix(title="write the model as the first word after `serve`")
+        return error("bad-flag", title, evidence=(f"{last.spelled} {' '.join(last.values)}",), fixes=(fix,))
+    return warning(
+        "bad-flag",
+        "no model is named: vLLM serves its small default model",
+        evidence=(f"in: {launch.given[:300]}", "the default is opt-125m to 0.9.2, Qwen3-0.6B from 0.10.0"),
+        fixes=(Fix(title="write the model as the first word after `serve`"),),
     )
 
 
@@ -118,13 +140,26 @@ def _stray_words(launch: Launch) -> Finding:
     if guess:
         evidence.append(f"{launch.words[0]!r} looks like the flag {guess} without its dashes")
     evidence.append("a value with blanks must stand in quotes; a switch takes no value")
-    fix = Fix(title=f"drop {shown}", launch=LaunchEdit(drop_words=launch.words), automatic=guess is None)
+    fix = Fix(title=f"drop {shown}", launch=LaunchEdit(drop_words=launch.words), automatic=True)
+    if guess:
+        fix = _with_dashes(launch.words, guess)
     return error("flag-conflict" if named else "bad-flag", title, evidence=tuple(evidence), fixes=(fix,))
 
 
 def _missing_dashes(words: tuple[str, ...]) -> str | None:
     name = "--" + words[0].lstrip("-\u2013\u2014").partition("=")[0].replace("_", "-")
-    return next((f for f in options_of("0.32.0").flags if f == name), None)
+    return next((f for f in newest_release().flags if f == name), None)
+
+
+def _with_dashes(words: tuple[str, ...], flag: str) -> Fix:
+    """`max-model-len=4096`, and the flag with the long dash of a word processor."""
+    _, equals, attached = words[0].partition("=")
+    count = arity(flag)
+    value = attached if equals else words[1] if count is Arity.ONE and len(words) > 1 else None
+    used = words[: 1 if equals or count is not Arity.ONE else 2]
+    fits = (value is None) == (count is Arity.NONE)
+    edit = LaunchEdit(drop_words=used, set={flag: value}) if fits else None
+    return Fix(title=f"write {flag} with two plain hyphens", launch=edit, automatic=fits)
 
 
 def _problem_fixes(problem: str) -> tuple[Fix, ...]:
@@ -157,7 +192,7 @@ def lora_flags(snapshot: Snapshot) -> Iterator[Finding]:
     ]
     enabled = switched(launch, "enable-lora") is True
     add = Fix(title="add --enable-lora", launch=LaunchEdit(set={"--enable-lora": None}), automatic=True)
-    if modules and not enabled:
+    if modules and not enabled and not _adapters_read(snapshot):
         title = "--lora-modules without --enable-lora: the server ends when it loads the first adapter"
         yield error(
             "lora-config", title, evidence=(f"--lora-modules {' '.join(modules)}", "no --enable-lora"), fixes=(add,)
@@ -171,11 +206,16 @@ def lora_flags(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _module(module)
 
 
+def _adapters_read(snapshot: Snapshot) -> bool:
+    """Whether the adapters themselves are known: then `lora-adapter` says what is missing, with what they are."""
+    return isinstance(snapshot.model, Model) and bool(snapshot.model.lora_adapters)
+
+
 def _rank(launch: Launch, release: Release) -> Iterator[Finding]:
     """The rank must be one of the release's list; it is what buffers are made for, so the next larger one will do."""
     flag, value = release.flags.get("--max-lora-rank"), launch.value("--max-lora-rank")
     choices = flag.choices if flag is not None else None
-    if not choices or value is None or is_placeholder(value) or value in choices:
+    if not choices or value is None or is_placeholder(value) or value.strip() in choices:
         return
     asked = integer(value)
     fits = next((c for c in choices if asked is not None and int(c) >= asked > 0), None)
@@ -190,7 +230,7 @@ def _rank(launch: Launch, release: Release) -> Iterator[Finding]:
 
 def _module(module: str) -> Iterator[Finding]:
     """SOURCE: `LoRAParserAction` of vllm/entrypoints/launchers/cli_args.py, 0.32.0."""
-    if is_placeholder(module) or ("=" in module and "," not in module):
+    if module in ("", "None") or is_placeholder(module) or ("=" in module and "," not in module):
         return
     try:
         document = json.loads(module[:100_000])

@@ -1,12 +1,11 @@
 """What the checks of a launch share: the release that will run, its options, and values that cannot be judged."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from msgspec import Struct
 
 from vllm_doctor.check import NotKnown, known
-from vllm_doctor.facts import Launch
+from vllm_doctor.facts import Environment, Launch
 from vllm_doctor.launch.docker import is_official
 from vllm_doctor.releases import Flag, Release, newest, release
 from vllm_doctor.snapshot import Snapshot
@@ -35,7 +34,12 @@ class Options(Struct, frozen=True):
     def _resolve_short(self, head: str) -> tuple[str, ...]:
         if head in self.short:
             return (head,)
-        return tuple(name for name in self.short if name.startswith(head) or (len(name) == 2 and head.startswith(name)))
+        attached = [n for n in self.short if len(n) == 2 and head.startswith(n) and self._takes_value(n)]
+        return tuple(name for name in self.short if name.startswith(head)) or tuple(attached)
+
+    def _takes_value(self, short: str) -> bool:
+        flag = self.flags.get(self.short[short])
+        return flag is not None and flag.nargs != "0"
 
     def flag(self, spelled: str) -> Flag | None:
         """The flag that the word stands for; None where it stands for none or for several."""
@@ -60,12 +64,28 @@ def planned_version(snapshot: Snapshot) -> str:
 
 
 def planned_release(snapshot: Snapshot) -> Release:
-    """What is known of the release that the launch will run; raises NotKnown where it is not in the data."""
+    """What is known of the release that the launch will run; raises NotKnown where neither data nor sources tell.
+
+    The sources of an installed vLLM come first, where the probe read them: it does so for a release that the data does
+    not have, and for source builds.
+    """
     version = planned_version(snapshot)
-    found = release(version)
+    found = _of_sources(snapshot) or release(version)
     if found is None:
         raise NotKnown(f"vLLM {version} is not among the releases known here (0.4.0 to {newest()})")
     return found
+
+
+def newest_release() -> Release:
+    """The newest release in the data."""
+    found = release(newest())
+    assert found is not None
+    return found
+
+
+def _of_sources(snapshot: Snapshot) -> Release | None:
+    inside = snapshot.launch is not None and snapshot.launch.docker is not None
+    return snapshot.environment.source_release if isinstance(snapshot.environment, Environment) and not inside else None
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -74,11 +94,9 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int("".join(c for c in p if c.isdecimal())[:6] or "0") for p in parts)
 
 
-@lru_cache(maxsize=4)
-def options_of(version: str) -> Options:
-    """The options of a release that is in the data."""
-    found = release(version)
-    flags = found.flags if found else {}
+def options_of(found: Release) -> Options:
+    """The options of a release."""
+    flags = found.flags
     long: dict[str, str] = {"--help": "--help"}
     short: dict[str, str] = {"-h": "--help"}
     for name, flag in flags.items():
@@ -86,7 +104,7 @@ def options_of(version: str) -> Options:
         if flag.negatable:
             long[f"--no-{name[2:]}"] = name
         short.update((s, name) for s in flag.short)
-    if numbers(version) >= _MIRRORED_FROM:
+    if numbers(found.version) >= _MIRRORED_FROM:
         long.update(_mirrored(flags.values()))
     return Options(flags, long, short)
 

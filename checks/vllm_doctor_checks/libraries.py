@@ -26,16 +26,14 @@ def transformers_range(snapshot: Snapshot) -> Iterator[Finding]:
     Fix: install a transformers within the range, or a vLLM for the transformers that the model needs.
     """
     environment, build = requirements.vllm_of(snapshot)
-    there, own = environment.distribution("transformers"), requirements.own_distribution(environment)
+    there = environment.distribution("transformers")
     if there is None or there.version is None:
+        requirements.refuse_incomplete(environment)
         return
-    edge = requirements.declared(own, environment, "transformers") if own is not None else None
+    yield from _known_breakage(environment, build, there)
+    edge = requirements.pin_of(environment, "transformers")
     if edge is not None and edge.violated:
         yield _out_of_range(environment, build, edge, there)
-        return
-    yield from _known_breakage(environment, build, there, edge)
-    if own is None:
-        raise NotKnown(NO_REQUIREMENTS)
 
 
 def _out_of_range(environment: Environment, build: VllmBuild, edge: Edge, there: Distribution) -> Finding:
@@ -92,14 +90,11 @@ BREAKAGES = (
 )
 
 
-def _known_breakage(
-    environment: Environment, build: VllmBuild, there: Distribution, edge: Edge | None
-) -> Iterator[Finding]:
+def _known_breakage(environment: Environment, build: VllmBuild, there: Distribution) -> Iterator[Finding]:
     mine, has = requirements.release(build.version), requirements.release(there.version)
     for known in BREAKAGES:
         if not (known.since <= mine < known.until and has >= known.transformers):
             continue
-        bounds = ",".join(filter(None, (edge.specifier if edge else "", known.below)))
         yield warning(
             "transformers-mismatch",
             f"transformers {there.version} is newer than vllm {build.version} works with",
@@ -110,7 +105,9 @@ def _known_breakage(
                 known.how,
             ),
             fixes=(
-                installers.repair(environment, "Install a transformers of that vLLM's time", f"transformers{bounds}"),
+                installers.repair(
+                    environment, "Install a transformers of that vLLM's time", f"transformers{known.below}"
+                ),
             ),
         )
         return
@@ -144,7 +141,7 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
     """
     environment, build = requirements.vllm_of(snapshot)
     own = requirements.own_distribution(environment)
-    if own is None:
+    if own is None or not requirements.has_metadata(environment):
         raise NotKnown(NO_REQUIREMENTS)
     edges = list(requirements.walk(own, environment))
     edges.extend(optional_comparison(environment, edges))
@@ -154,22 +151,32 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotKnown("the environment was not read to its end")
 
 
-def _by_root(environment: Environment, edges: Iterable[Edge]) -> dict[str, list[Edge]]:
-    """The requirements that do not hold, by the distribution to blame.
-
-    Where the one that asks is itself of a wrong version, it is to blame: mending it brings other requirements.
-    """
-    edges = list(edges)
+def _by_root(environment: Environment, edges: list[Edge]) -> dict[str, list[Edge]]:
+    """The requirements that do not hold, by the distribution to blame."""
     wrong = {e.target for e in edges if e.violated}
     found: dict[str, list[Edge]] = {}
     for edge in edges:
-        if edge.violated or (
-            edge.installed is None and environment.complete and not _brought_otherwise(environment, edge)
-        ):
-            root = edge.by.name if edge.by.name in wrong else edge.target
+        missing = edge.installed is None and environment.complete and not _brought_otherwise(environment, edge)
+        if edge.violated or missing:
+            root = _to_blame(edge, edges, wrong)
             if not _elsewhere(edge, root):
                 found.setdefault(root, []).append(edge)
     return found
+
+
+def _to_blame(edge: Edge, edges: list[Edge], wrong: set[str]) -> str:
+    """The target, or a distribution of a wrong version that asks for it: mending that one brings other requirements.
+
+    Where such a one has drawn the target down (an upper bound that holds), it is to blame for the others' complaints.
+    """
+    if edge.by.name in wrong:
+        return edge.by.name
+    drawn = (e.by.name for e in edges if e.target == edge.target and e.by.name in wrong and _holds_down(e))
+    return next(drawn, edge.target)
+
+
+def _holds_down(edge: Edge) -> bool:
+    return edge.installed is not None and not edge.violated and ("<" in edge.specifier or "==" in edge.specifier)
 
 
 def _brought_otherwise(environment: Environment, edge: Edge) -> bool:
@@ -199,7 +206,7 @@ def _finding(environment: Environment, build: VllmBuild, root: str, members: lis
         _cause(root),
         _title(root, there, members),
         evidence=(*(_asked(e) for e in members[:6]), *reasons),
-        fixes=(_fix(environment, root, edges),),
+        fixes=(_fix(environment, root, members, edges),),
     )
 
 
@@ -221,8 +228,12 @@ def _asked(edge: Edge) -> str:
     return f"{who} requires {edge.text}, {has}{via}"
 
 
-def _fix(environment: Environment, root: str, edges: Iterable[Edge]) -> Fix:
-    """Install what all who ask for it agree on."""
-    asked = (e.specifier.split(",") for e in edges if e.target == root and e.specifier)
-    wanted = root + ",".join(dict.fromkeys(part for parts in asked for part in parts))
-    return installers.repair(environment, f"Install {root} as it is required", wanted)
+def _fix(environment: Environment, root: str, members: list[Edge], edges: Iterable[Edge]) -> Fix:
+    """Install what all agree on who ask for it, the one to blame aside; and what it has drawn with it."""
+    names = dict.fromkeys((root, *(e.target for e in members if e.by.name != root)))
+    wanted = [_agreed(name, root, edges) for name in names]
+    return installers.repair(environment, f"Install {root} as it is required", *wanted)
+
+
+def _agreed(name: str, root: str, edges: Iterable[Edge]) -> str:
+    return name + requirements.combined(e.specifier for e in edges if e.target == name and e.by.name != root)

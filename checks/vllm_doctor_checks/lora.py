@@ -6,7 +6,8 @@ from vllm_doctor.check import NotApplicable, NotKnown, check
 from vllm_doctor.facts import Launch, LoraAdapter, Model
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks.model_facts import is_at_least, launch_of, model_of, release_of
+from vllm_doctor_checks.launching import planned_release
+from vllm_doctor_checks.model_facts import is_at_least, launch_of, model_of
 
 MODULES, ENABLE, RANK = "--lora-modules", "--enable-lora", "--max-lora-rank"
 # `max_lora_rank` of vllm/config/lora.py, 0.4.0 to 0.33.0.
@@ -21,18 +22,16 @@ RENAMED = frozenset({"embed_tokens", "lm_head", "qkv_proj", "gate_up_proj", "que
 
 @check("lora-adapter", causes=("lora-config",), needs=("launch", "model"))
 def lora_adapter(snapshot: Snapshot) -> Iterator[Finding]:
-    """A LoRA adapter does not fit the launch or the model: not enabled, too high a rank, modules the model lacks.
+    """A LoRA adapter does not fit the launch or the model: too high a rank, modules the model lacks, files missing.
 
     Why: vLLM loads the adapters of `--lora-modules` last, after the whole model: an adapter of a higher rank than
-    `--max-lora-rank` (16 unless given), for modules that the model does not have, or without `--enable-lora` ends a
-    start that has taken minutes.
-    Fix: `--enable-lora`, a higher `--max-lora-rank`, or the adapter that belongs to this model.
+    `--max-lora-rank` (16 unless given), or for modules that the model does not have, ends a start that has taken
+    minutes.
+    Fix: a higher `--max-lora-rank`, or the adapter that belongs to this model.
     """
     launch, model = launch_of(snapshot), model_of(snapshot)
-    if not launch.has(MODULES):
-        raise NotApplicable(f"no {MODULES}")
-    if not launch.has(ENABLE):
-        yield _not_enabled(model)
+    if not launch.has(MODULES) or not launch.has(ENABLE):
+        raise NotApplicable(f"no {MODULES} with {ENABLE}")
     limit = launch.number(RANK) or DEFAULT_RANK
     for adapter in model.lora_adapters:
         yield from _one(adapter, limit, model, snapshot)
@@ -41,16 +40,6 @@ def lora_adapter(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotKnown(f"the adapter {unread[0]} is not a folder here")
     if any(a.tensor_modules for a in model.lora_adapters) and model.tensor_names is None:
         raise NotKnown("the modules of the model are not known: not all of its headers were read")
-
-
-def _not_enabled(model: Model) -> Finding:
-    names = ", ".join(a.name for a in model.lora_adapters[:4])
-    return error(
-        "lora-config",
-        f"{MODULES} without {ENABLE}",
-        evidence=(f"{MODULES} names {names or 'adapters'}", f"{ENABLE} is not given: LoRA is off"),
-        fixes=(Fix(title=f"add {ENABLE}", launch=LaunchEdit(set={ENABLE: None}), automatic=True),),
-    )
 
 
 def _one(adapter: LoraAdapter, limit: int, model: Model, snapshot: Snapshot) -> Iterator[Finding]:
@@ -111,7 +100,7 @@ def _rank(adapter: LoraAdapter, rank: int, limit: int, launch: Launch | None) ->
 def _refused(adapter: LoraAdapter, snapshot: Snapshot) -> tuple[str, ...]:
     if not adapter.unsupported:
         return ()
-    new = not is_at_least(release_of(snapshot), "0.32.0")
+    new = not is_at_least(planned_release(snapshot), "0.32.0")
     return tuple(f for f in adapter.unsupported if not (new and f.startswith(NEW_REFUSALS)))
 
 

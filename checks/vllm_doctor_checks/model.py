@@ -16,6 +16,8 @@ FOLDER_WORDS = RESERVED | {"model", "checkpoints", "checkpoint", "ckpt", "weight
 ABSENT = ("missing", "index-names-missing-file", "index-names-missing-tensor")
 # The name under which the probe records that no weight file is there.
 NO_WEIGHTS = "*.safetensors"
+# How the names of problems with the folder of `--tokenizer` begin.
+TOKENIZER_FLAG = "--tokenizer "
 DOWNLOAD = "download the files again"
 
 
@@ -31,21 +33,22 @@ def model_found(snapshot: Snapshot) -> Iterator[Finding]:
     model = model_of(snapshot)
     if model.source is not ModelSource.NOWHERE:
         return
-    problems = [p for p in model.problems if p.kind in FINDERS]
-    for problem in problems[:1]:
-        yield FINDERS[problem.kind](model, problem)
-    if problems:
-        return
-    if (finding := _never_an_id(model)) is not None:
+    answers = [p for p in model.problems if p.kind in FINDERS and not p.file.startswith(TOKENIZER_FLAG)]
+    nobody_said = not answers or answers[0].kind in ("unreachable", "not-cached")
+    finding = _never_an_id(model) if nobody_said else None
+    if finding is not None and (not answers or model.hub_endpoint is None):
         yield finding
-        return
-    known(model.config)
+    elif answers:
+        yield FINDERS[answers[0].kind](model, answers[0])
+    else:
+        known(model.config)
 
 
 def _never_an_id(model: Model) -> Finding | None:
     """A name that huggingface.co cannot have, though nobody asked it."""
     first, slash, _ = model.given.partition("/")
-    named = [s for s in model.suggestions if s.rpartition("/")[2].lower() == model.given.lower()]
+    # The most similar first; the hub's few ids without an organisation (gpt2, bert-base-uncased, ...) have none.
+    named = model.suggestions
     report = error if model.hub_endpoint is None else warning
     if slash and first in RESERVED:
         return report(
@@ -64,7 +67,7 @@ def _never_an_id(model: Model) -> Finding | None:
             "model-not-found",
             f"{model.given} lacks its organisation: {named[0]}",
             evidence=(f"{model.given} is neither a folder here nor the id of a repository", f"known: {named[0]}"),
-            fixes=_instead(tuple(named)),
+            fixes=_instead(named),
         )
     return None
 
@@ -76,6 +79,8 @@ def _instead(names: tuple[str, ...]) -> tuple[Fix, ...]:
 def _not_found(model: Model, problem: ModelProblem) -> Finding:
     is_path = problem.detail.startswith("no such folder")
     title = f"no such model folder: {model.given}" if is_path else f"the hub has no model {model.given}"
+    if "no revision" in problem.detail:
+        title = f"{model.given} has no revision {model.revision}"
     if is_path:
         hint = Fix(title="write the path as it is on this machine (in a container: as the container sees it)")
     else:
@@ -206,8 +211,10 @@ def _counts(problem: ModelProblem, model: Model, launch: Launch | None) -> bool:
     """Whether the problem stops the start: not where the file is fetched anew, or where the launch does without it."""
     if problem.kind in ABSENT and downloads_missing(model):
         return False
-    if problem.kind in ("incomplete-download",) or problem.file == "generation_config.json":
+    if problem.kind == "incomplete-download" or problem.file == "generation_config.json":
         return False
+    if problem.file.startswith(TOKENIZER_FLAG):
+        return False  # the check on the tokenizer speaks of it
     if launch is None:
         return True
     if problem.file in model.tokenizer_files:
@@ -287,9 +294,9 @@ def _only_gguf(model: Model, launch: Launch | None) -> Iterator[Finding]:
         )
 
 
-@check("tokenizer-files", causes=("tokenizer-broken",), needs=("model",))
+@check("tokenizer-files", causes=("model-files-incomplete", "tokenizer-broken"), needs=("model",))
 def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
-    """The model has no tokenizer files.
+    """The model has no tokenizer files, or `--tokenizer` names a folder without them.
 
     Why: vLLM loads the tokenizer from the model's folder unless `--tokenizer` names another place. Folders that a
     training script saved often lack it: `model.save_pretrained` does not write the tokenizer.
@@ -301,8 +308,11 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
     if model.source is ModelSource.NOWHERE or model.is_lora_adapter:
         known(model.config)
         raise NotApplicable("there is no model whose tokenizer could be looked at")
-    if launch is not None and (launch.has("--tokenizer") or launch.has("--skip-tokenizer-init")):
-        raise NotApplicable("the launch takes its tokenizer elsewhere, or none")
+    if launch is not None and launch.has("--skip-tokenizer-init"):
+        raise NotApplicable("the launch takes no tokenizer")
+    if launch is not None and launch.has("--tokenizer"):
+        yield from _named_tokenizer(model)
+        return
     if model.given.endswith(".gguf"):
         raise NotApplicable("a GGUF file holds its tokenizer itself")
     if any(p.file == "config.json" and p.kind == "missing" for p in model.problems):
@@ -312,7 +322,7 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
     if downloads_missing(model) or (model.source is ModelSource.HUB and not model.weight_files):
         raise NotKnown("not all files of the model are known: vLLM will download the rest")
     yield error(
-        "tokenizer-broken",
+        "model-files-incomplete",
         "the model has no tokenizer files",
         evidence=(
             f"none of tokenizer.json, tokenizer.model, vocab.json, tekken.json, ... in {model.path or model.given}",
@@ -322,3 +332,16 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
             Fix(title="or name the base model with `--tokenizer`"),
         ),
     )
+
+
+def _named_tokenizer(model: Model) -> Iterator[Finding]:
+    for problem in [p for p in model.problems if p.file.startswith(TOKENIZER_FLAG)][:1]:
+        yield error(
+            "tokenizer-broken",
+            f"{problem.file}: {'no such folder' if problem.kind == 'not-found' else 'no whole tokenizer'}",
+            evidence=(problem.detail,),
+            fixes=(
+                Fix(title="drop --tokenizer: the model has its own", launch=LaunchEdit(unset=("--tokenizer",))),
+                Fix(title="or name a folder with tokenizer.json and tokenizer_config.json, or an id of the hub"),
+            ),
+        )

@@ -1,38 +1,44 @@
-"""What the checks on models share: the model, its config, the release and the transformers that will read it."""
+"""What the checks on models share: the model, its config, and the transformers that will read it."""
 
-from vllm_doctor.check import NotApplicable, NotKnown, given, known
+from vllm_doctor.check import NotApplicable, given, known
 from vllm_doctor.facts import Environment, Launch, Model, ModelConfig, ModelSource
 from vllm_doctor.releases import Release
 from vllm_doctor.snapshot import Snapshot
 
-# model_types for which vLLM brings a config class of its own, in one release or another: the keys of
-# `_CONFIG_REGISTRY` (vllm/transformers_utils/config.py, 0.32) and the files that vllm/transformers_utils/configs has
-# had. Transformers need not know these.
-OWN_MODEL_TYPES = frozenset(
+# model_types for which vLLM brings a config class of its own, so that transformers need not know them: the keys of
+# `_CONFIG_REGISTRY` (vllm/transformers_utils/config.py) in 0.32.0, and `longcat_flash`, which goes by architecture.
+CURRENT_MODEL_TYPES = frozenset(
     {
-        "RefinedWeb", "RefinedWebModel", "afmoe", "aquila", "arctic", "aria", "axk1", "AXK1", "ayavision", "bagel",
-        "baichuan", "bailing_hybrid", "bailing_moe", "bailing_moe_v2", "bailing_moe_v3_vl", "chameleon", "chatglm",
-        "cheers", "cohere2", "cohere_asr", "colmodernvbert", "colpali", "colqwen3", "cosmos3", "cosmos3_edge", "dbrx",
-        "deepseek", "deepseek_mtp", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "deepseek_v41",
-        "deepseek_vl", "deepseek_vl2", "deepseek_vl_v2", "diffusion_gemma", "dots1", "dots3_note", "dots_ocr",
-        "dotsocr", "eagle", "exaone", "exaone4", "exaone4_5", "extract_hidden_states", "falcon", "fireredasr",
-        "fireredlid", "flex_olmo", "funaudiochat", "gemma4", "gemma4_text", "gigachat3_5", "glm", "glm4_moe_lite",
-        "glm5_next", "glm_moe_dsa", "glm_ocr", "gpt_oss", "granite", "granite4_vision", "granite_switch", "grok-1",
-        "grok1", "h2ovl", "h2ovl_chat", "hunyuan", "hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl", "hy_v3",
-        "hy_v4", "hyperclovax", "hyperclovax_vlm", "inkling_mm_model", "inkling_model", "internlm", "internlm2",
-        "internvl", "internvl_chat", "isaac", "jais", "jais2", "jamba", "k3_dspark", "kimi_audio", "kimi_k2",
-        "kimi_k25", "kimi_k3", "kimi_linear", "kimi_vl", "laguna", "lfm2_moe", "llama_swiftkv", "locate_anything",
-        "longcat_flash", "medusa", "mellum", "mellum2", "midashenglm", "minimax", "minimax_m2", "minimax_m3",
-        "minimax_m3_mtp", "minimax_m3_vl", "minimax_text_01", "minimax_vl_01", "mllama", "mlp_speculator",
-        "modernvbert", "moondream3", "moonvit", "moss_transcribe_diarize", "mpt", "muse_glimmer",
-        "muse_glimmer_assistant", "muse_glimmer_text", "muse_glimmer_vision", "nemotron", "nemotron-nas",
-        "nemotron_h", "nvlm_d", "NVLM_D", "olmo2", "olmo3", "olmo_hybrid", "openvla", "ops_colqwen3", "ovis",
-        "pangu_ultra_moe", "phi3small", "qianfan_ocr", "qwen", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text",
-        "qwen3_5_text", "qwen3_asr", "qwen3_next", "qwen3_vl_nemotron_embed", "radio", "rwkv5", "skywork_chat",
-        "solar", "solar_open2", "speculators", "step3_text", "step3_vl", "step3p5", "telechat", "telechat2",
-        "ultravox", "unlimited-ocr", "unlimited_ocr", "vlm",
+        "RefinedWeb", "RefinedWebModel", "bagel", "bailing_moe_v3_vl", "chatglm", "colpali", "colqwen3",
+        "cosmos3_edge", "deepseek_v32", "deepseek_v4", "deepseek_v41", "deepseek_vl_v2", "dots3_note", "eagle",
+        "funaudiochat", "hy_v4", "hyperclovax", "inkling_mm_model", "inkling_model", "isaac", "k3_dspark", "kimi_k2",
+        "kimi_k25", "kimi_k3", "kimi_linear", "kimi_vl", "longcat_flash", "medusa", "midashenglm", "minimax_m3_mtp",
+        "minimax_m3_vl", "mlp_speculator", "modernvbert", "moondream3", "moss_transcribe_diarize", "muse_glimmer",
+        "muse_glimmer_assistant", "muse_glimmer_text", "muse_glimmer_vision", "openvla", "ops_colqwen3", "ovis",
+        "qianfan_ocr", "qwen3_asr", "qwen3_vl_nemotron_embed", "speculators", "step3_text", "step3_vl", "step3p5",
+        "ultravox", "unlimited-ocr", "unlimited_ocr",
     }
 )  # fmt: skip
+
+# Those that other releases had besides: by the files that vllm/transformers_utils/configs has held.
+OTHER_MODEL_TYPES = frozenset(
+    {
+        "AXK1", "NVLM_D", "afmoe", "arctic", "aria", "axk1", "ayavision", "chameleon", "cheers", "cohere2",
+        "cohere_asr", "colmodernvbert", "cosmos3", "dbrx", "deepseek", "deepseek_mtp", "deepseek_v2", "deepseek_v3",
+        "deepseek_vl", "deepseek_vl2", "diffusion_gemma", "dots1", "dots_ocr", "dotsocr", "exaone", "exaone4",
+        "exaone4_5", "falcon", "fireredasr", "fireredlid", "flex_olmo", "gemma4", "gemma4_text", "gigachat3_5", "glm",
+        "glm4_moe_lite", "glm5_next", "glm_moe_dsa", "glm_ocr", "gpt_oss", "granite", "granite4_vision",
+        "granite_switch", "grok-1", "grok1", "h2ovl", "h2ovl_chat", "hunyuan_vl", "hy_v3", "hyperclovax_vlm",
+        "internvl", "internvl_chat", "jais", "jais2", "jamba", "kimi_audio", "laguna", "lfm2_moe", "llama_swiftkv",
+        "locate_anything", "longcat_flash", "mellum", "mellum2", "minimax_m3", "minimax_text_01", "minimax_vl_01",
+        "mllama", "moonvit", "mpt", "nemotron", "nemotron-nas", "nemotron_h", "nvlm_d", "olmo2", "olmo3",
+        "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "rwkv5",
+        "skywork_chat", "solar", "solar_open2",
+    }
+)  # fmt: skip
+
+# The releases for which the first list is taken for whole.
+CURRENT_FROM = "0.31.0"
 
 
 def model_of(snapshot: Snapshot) -> Model:
@@ -53,15 +59,9 @@ def launch_of(snapshot: Snapshot) -> Launch:
     return given(snapshot.launch, "no launch is given")
 
 
-def release_of(snapshot: Snapshot) -> Release:
-    """What is known of the vLLM that the launch runs; raises NotKnown where that is nothing."""
-    from vllm_doctor.releases import release
-
-    if (version := snapshot.vllm_version) is None:
-        raise NotKnown("which vLLM release will run is not known")
-    if (found := release(version)) is None:
-        raise NotKnown(f"nothing is known about vLLM {version}")
-    return found
+def reads_itself(kind: str, release: Release) -> bool:
+    """Whether vLLM has a config class of its own for a model_type; in doubt about an older release, it has."""
+    return kind in CURRENT_MODEL_TYPES or (kind in OTHER_MODEL_TYPES and not is_at_least(release, CURRENT_FROM))
 
 
 def is_beyond_data(release: Release) -> bool:

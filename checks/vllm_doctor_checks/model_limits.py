@@ -8,12 +8,12 @@ from vllm_doctor.facts import Launch, ModelConfig
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks.launching import planned_release
 from vllm_doctor_checks.model_facts import (
     config_of,
     is_at_least,
     launch_of,
     model_of,
-    release_of,
     setting,
     transformers_version,
 )
@@ -101,7 +101,9 @@ def _no_kernel(text: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Finding]
     rank, rope = text.get("kv_lora_rank"), text.get("qk_rope_head_dim")
     if not isinstance(rank, int) or not isinstance(rope, int) or rank + rope == CPU_MLA_SIZE:
         return
-    if not is_at_least(release := release_of(snapshot), "0.28.0"):
+    if (setting(snapshot, "VLLM_MLA_DISABLE") or "0").strip() not in ("0", ""):
+        return
+    if not is_at_least(release := planned_release(snapshot), "0.28.0"):
         return
     yield error(
         "attention-backend",
@@ -111,7 +113,11 @@ def _no_kernel(text: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Finding]
             f"vLLM {release.version} for CPU: the server comes up and dies at the first request",
         ),
         fixes=(
-            Fix(title="compute attention without the latent cache", launch=LaunchEdit(env={"VLLM_MLA_DISABLE": "1"})),
+            Fix(
+                title="compute attention without the latent cache",
+                launch=LaunchEdit(env={"VLLM_MLA_DISABLE": "1"}),
+                automatic=True,
+            ),
             Fix(title="or serve the model on a GPU"),
         ),
     )

@@ -7,7 +7,8 @@ from vllm_doctor.facts import Model, ModelConfig, ModelSource
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.releases import Release
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks.model_facts import config_of, model_of, plugins_of, release_of
+from vllm_doctor_checks.launching import planned_release
+from vllm_doctor_checks.model_facts import config_of, model_of, plugins_of
 
 FLAG = "--quantization"
 # Names of one method: the checkpoint's may be asked for by any of its family (`override_quantization_method` of
@@ -62,7 +63,7 @@ def quantization(snapshot: Snapshot) -> Iterator[Finding]:
     asked = snapshot.launch.value(FLAG) if snapshot.launch is not None else None
     if method is None and asked in (None, "None"):
         return
-    release = release_of(snapshot)
+    release = planned_release(snapshot)
     unknown = tuple(_unknown(method, asked, release, snapshot))
     yield from unknown
     if not unknown:

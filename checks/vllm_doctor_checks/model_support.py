@@ -7,14 +7,14 @@ from vllm_doctor.facts import Model, ModelConfig
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.releases import Release
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks.launching import planned_release
 from vllm_doctor_checks.model_facts import (
-    OWN_MODEL_TYPES,
     config_of,
     is_at_least,
     is_beyond_data,
     model_of,
     plugins_of,
-    release_of,
+    reads_itself,
     transformers_version,
 )
 
@@ -55,7 +55,7 @@ def remote_code(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotApplicable("config.json names no code of its own")
     if snapshot.launch is not None and snapshot.launch.has(TRUST):
         return
-    release = release_of(snapshot)
+    release = planned_release(snapshot)
     reasons = tuple(_needs_own_code(config, release, snapshot))
     if not reasons:
         return
@@ -71,7 +71,7 @@ def remote_code(snapshot: Snapshot) -> Iterator[Finding]:
 def _needs_own_code(config: ModelConfig, release: Release, snapshot: Snapshot) -> Iterator[str]:
     """Why vLLM cannot do without: no config class, or no model class."""
     kind = config.model_type
-    if kind and "AutoConfig" in config.auto_map and kind not in OWN_MODEL_TYPES and not _knows_type(kind, snapshot):
+    if kind and "AutoConfig" in config.auto_map and not reads_itself(kind, release) and not _knows_type(kind, snapshot):
         yield f"model_type {kind!r}: neither transformers nor vLLM {release.version} has a config for it"
     names_model = any(name.startswith("AutoModel") for name in config.auto_map)
     if names_model and not _is_known(config, release) and not _may_be_of_transformers(config, snapshot):
@@ -90,9 +90,9 @@ def architecture(snapshot: Snapshot) -> Iterator[Finding]:
     model, config = model_of(snapshot), config_of(snapshot)
     if snapshot.launch is not None and snapshot.launch.value("--config-format") == "mistral":
         raise NotApplicable("--config-format mistral does not read config.json")
-    release = release_of(snapshot)
+    release = planned_release(snapshot)
     if not config.architectures:
-        yield from _no_architecture(config, snapshot)
+        yield from _no_architecture(config, release, snapshot)
     elif not _is_known(config, release):
         yield from _unknown_architecture(model, config, release, snapshot)
     else:
@@ -141,10 +141,10 @@ def _reaches(first: str | None, snapshot: Snapshot) -> bool:
         return True
 
 
-def _no_architecture(config: ModelConfig, snapshot: Snapshot) -> Iterator[Finding]:
+def _no_architecture(config: ModelConfig, release: Release, snapshot: Snapshot) -> Iterator[Finding]:
     """vLLM 0.32 transformers_utils/config.py fills the gap by transformers' table of model types."""
     kind = config.model_type
-    if kind is not None and (kind in OWN_MODEL_TYPES or _knows_type(kind, snapshot)):
+    if kind is not None and (reads_itself(kind, release) or _knows_type(kind, snapshot)):
         return
     yield error(
         "model-arch-unsupported",
@@ -164,7 +164,8 @@ def _unknown_architecture(model: Model, config: ModelConfig, release: Release, s
     if falls_back and not removed and _may_be_of_transformers(config, snapshot):
         return
     if falls_back and any(name.startswith("AutoModel") for name in config.auto_map):
-        return  # the model's own code decides: the check on remote code speaks of it
+        yield from _own_code_without_base(config, release, snapshot)
+        return
     report = warning if plugins_of(snapshot) else error
     gone = tuple(f"{name} left vLLM after {last}" for name, last in removed)
     plugins = plugins_of(snapshot)
@@ -181,6 +182,26 @@ def _unknown_architecture(model: Model, config: ModelConfig, release: Release, s
             *maybe,
         ),
         fixes=(*_upgrades(config, release), Fix(title="serve a model of a supported architecture")),
+    )
+
+
+def _own_code_without_base(config: ModelConfig, release: Release, snapshot: Snapshot) -> Iterator[Finding]:
+    """The backend builds `AutoModel`: code that only brings a head ends with "Unrecognized configuration class".
+
+    vLLM 0.32 model_executor/models/transformers/base.py, `AutoModel.from_config`; seen so on 0.32.0. Without
+    `--trust-remote-code` nothing of it runs, and the check on that speaks of it.
+    """
+    trusted = snapshot.launch is not None and snapshot.launch.has(TRUST)
+    if not trusted or "AutoModel" in config.auto_map or not is_at_least(release, "0.32.0"):
+        return
+    yield error(
+        "model-arch-unsupported",
+        f"the model's own code has no AutoModel, which vLLM {release.version} asks for",
+        evidence=(
+            f"{', '.join(config.architectures)}: not among the architectures of vLLM {release.version}",
+            f"config.json: auto_map names {', '.join(config.auto_map[:6])}, and no AutoModel",
+        ),
+        fixes=(Fix(title="add the base model to auto_map, if the code has one that supports attention interfaces"),),
     )
 
 
@@ -211,7 +232,7 @@ def _unknown_type(config: ModelConfig, release: Release, snapshot: Snapshot) -> 
     from vllm_doctor import transformers_releases
 
     kind, installed = config.model_type, transformers_version(snapshot)
-    if kind is None or kind in OWN_MODEL_TYPES or installed is None or "AutoConfig" in config.auto_map:
+    if kind is None or reads_itself(kind, release) or installed is None or "AutoConfig" in config.auto_map:
         return
     first = transformers_releases.first_with_model_type(kind)
     if first is None or _reaches(first, snapshot):
@@ -250,9 +271,6 @@ def _unknown_rope(config: ModelConfig, release: Release) -> Iterator[Finding]:
         ),
         fixes=(
             Fix(title="take the rope_scaling of the original repository's config.json"),
-            Fix(
-                title="or replace it at the launch, if the model was trained with another",
-                launch=LaunchEdit(set={"--hf-overrides": '{"rope_scaling": null}'}),
-            ),
+            Fix(title="or give the one that the model was trained with by --hf-overrides"),
         ),
     )

@@ -167,8 +167,10 @@ def _llama_parts(config: ModelConfig, hidden: int) -> Iterator[tuple[str, tuple[
         yield "mlp.gate_proj", (inner, hidden), f"intermediate_size {inner}, hidden_size {hidden}"
         yield "mlp.down_proj", (hidden, inner), f"hidden_size {hidden}, intermediate_size {inner}"
     # Other classes than Llama's have a head size or a number of KV heads of their own where the config names none.
-    if not heads or hidden % heads or not ((config.head_dim and kv_heads) or is_llama):
+    if not heads or not ((config.head_dim and kv_heads) or is_llama):
         return
+    if hidden % heads or heads % (kv_heads or heads):
+        return  # config.json contradicts itself: another check says so
     size, kv_heads = config.head_dim or hidden // heads, kv_heads or heads
     yield "self_attn.q_proj", (heads * size, hidden), f"{heads} heads of {size}, hidden_size {hidden}"
     yield "self_attn.k_proj", (kv_heads * size, hidden), f"{kv_heads} KV heads of {size}, hidden_size {hidden}"

@@ -1,12 +1,14 @@
 """Checks on what vLLM can be installed on at all: the Python version, the system, the processor and its libc."""
 
 from collections.abc import Iterator
+from pathlib import PurePath
 
-from vllm_doctor.check import NotApplicable, check, known
-from vllm_doctor.facts import Environment, Host
+from vllm_doctor import releases
+from vllm_doctor.check import NotApplicable, NotKnown, check, known
+from vllm_doctor.facts import Environment, Host, VllmBuild
 from vllm_doctor.finding import Finding, Fix, error, warning
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import requirements
+from vllm_doctor_checks import damaged, requirements
 
 # The last release for a Python and what pip does with it (Requires-Python of all releases from 0.4.0 to 0.33.0; up to
 # 0.8.3 it has no upper bound, so that pip falls back to those on a Python that no release supports).
@@ -24,19 +26,24 @@ def python_version(snapshot: Snapshot) -> Iterator[Finding]:
     Fix: make an environment with a supported Python, 3.12 for example.
     """
     environment = requirements.examined(snapshot)
-    own = requirements.own_distribution(environment)
     if environment.vllm is not None:
-        if own is not None and own.requires_python:
-            yield from _outside(environment, own.requires_python, f"vllm {own.version}")
+        yield from _outside(environment, environment.vllm)
         return
     if snapshot.launch is None:
         raise NotApplicable("vLLM is not installed, and no launch needs it")
     yield from _installable(environment)
 
 
-def _outside(environment: Environment, requires: str, who: str) -> Iterator[Finding]:
+def _outside(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
+    own = requirements.own_distribution(environment)
+    requires = own.requires_python if own is not None else None
+    if not requires and (released := releases.release(build.version or "")) is not None:
+        requires = released.requires_python
+    if not requires:
+        raise NotKnown("which Pythons this vLLM supports is not known: its metadata is missing")
     if requirements.satisfies(environment.python_version, requires):
         return
+    who = f"vllm {build.version or ''}".rstrip()
     yield warning(
         "python-unsupported",
         f"{who} does not support Python {environment.python_version}",
@@ -95,6 +102,7 @@ def glibc(snapshot: Snapshot) -> Iterator[Finding]:
     if not isinstance(host, Host):
         raise NotApplicable("no host was read")
     if environment.vllm is not None:
+        yield from _for_another_processor(environment, host)
         yield from _installed_and_failing(environment, host)
         return
     if snapshot.launch is None:
@@ -119,6 +127,23 @@ def _no_wheel(host: Host) -> Iterator[Finding]:
         yield _unsupported(
             f"glibc {host.libc_version} is too old for vLLM's wheels: they need {needs}",
             f"the C library is glibc {host.libc_version}; vLLM 0.22 and later need {needs}, 0.12 to 0.19 need 2.31",
+        )
+
+
+def _for_another_processor(environment: Environment, host: Host) -> Iterator[Finding]:
+    """A copied environment, or a wheel forced in with `--platform`: its modules are for another machine."""
+    module = damaged.for_other_processor(environment)
+    if module is not None:
+        yield error(
+            "platform-unsupported",
+            f"{module.owner}'s {PurePath(module.path).name} is built for another processor than this {host.machine}",
+            evidence=(f"{module.path}: {module.problem}", "the loader refuses it: wrong ELF class or machine"),
+            fixes=(
+                Fix(
+                    title=f"Make the environment anew on this machine: {environment.prefix} was made for another one",
+                    command=("uv", "venv", "--python", ".".join(environment.python_version.split(".")[:2])),
+                ),
+            ),
         )
 
 

@@ -1,7 +1,7 @@
 """Requirements of installed distributions: parsed only where reached, evaluated with their environment's markers."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,27 @@ def satisfies(installed: str, specifier: str) -> bool:
         return True
 
 
+def combined(specifiers: Iterable[str]) -> str:
+    """One range that lies in all of these, without the bounds that another one makes needless."""
+    parts = dict.fromkeys(part.strip() for s in specifiers for part in s.split(",") if part.strip())
+    lowest = [p for p in parts if p.startswith(">=")]
+    highest = [p for p in parts if p.startswith("<") and not p.startswith("<=")]
+    needless = {*_all_but(lowest, 2, last=True), *_all_but(highest, 1, last=False)}
+    exact = [p for p in parts if p.startswith("==") and "*" not in p]
+    return exact[0] if exact else ",".join(p for p in parts if p not in needless)
+
+
+def _all_but(bounds: list[str], width: int, *, last: bool) -> list[str]:
+    """All bounds but the tightest; none where one is no version."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        ordered = sorted(bounds, key=lambda bound: Version(bound[width:]), reverse=not last)
+    except InvalidVersion:
+        return []
+    return ordered[:-1]
+
+
 def pinned_version(specifier: str) -> str | None:
     """The version of an exact pin (`==2.11.0`); None for any other range."""
     return specifier.removeprefix("==") if specifier.startswith("==") and "," not in specifier else None
@@ -151,19 +172,66 @@ def declared_by_any_extra(by: Distribution, environment: Environment, target: st
             return
 
 
+def pin_of(environment: Environment, target: str) -> Edge | None:
+    """What the installed vLLM requires of another distribution; None where it requires nothing of it.
+
+    From its own metadata; where they are not to be had (a pasted report lists versions only), from those of the
+    release of that version. Raises NotKnown where neither is known.
+    """
+    own = own_distribution(environment)
+    if has_metadata(environment) and own is not None:
+        return declared(own, environment, target)
+    pins = _released_pins(environment)
+    if pins is None:
+        raise NotKnown("what this vLLM requires is not known: its metadata is missing, and it is no known release")
+    if target not in pins:
+        return None
+    build = environment.vllm
+    by = Distribution(name="vllm", version=build.version if build is not None else None, location="")
+    return Edge(by, target, pins[target], environment.distribution(target), ("vllm",))
+
+
+def has_metadata(environment: Environment) -> bool:
+    """Whether the installed vLLM's own requirements were read."""
+    own = own_distribution(environment)
+    return own is not None and bool(own.requires)
+
+
+def _released_pins(environment: Environment) -> Mapping[str, str] | None:
+    """The pins of the release; they hold for CUDA wheels on Linux x86_64, and in what is asked here for CPU wheels."""
+    build = environment.vllm
+    if build is None or build.version is None or build.platform not in ("cuda", "cpu"):
+        return None
+    if environment.markers.get("platform_machine") != "x86_64":
+        return None
+    from vllm_doctor import releases
+
+    released = releases.release(build.version)
+    return released.pins if released is not None and released.pins else None
+
+
+def refuse_incomplete(environment: Environment) -> None:
+    """Raise NotKnown where the list of what is installed may lack something."""
+    if not environment.complete:
+        raise NotKnown("not all that is installed is known")
+
+
 def walk(root: Distribution, environment: Environment) -> Iterator[Edge]:
     """Every requirement that is reached from the distribution through what is installed, nearest first."""
     installed = {d.name: d for d in reversed(environment.distributions)}
     queue: list[tuple[Distribution, tuple[str, ...], tuple[str, ...]]] = [(root, (), (root.name,))]
-    seen: dict[str, set[str]] = {root.name: {""}}
+    visited: dict[str, set[str]] = {root.name: {""}}
+    said: set[tuple[str, str, str]] = set()
     for by, extras, path in queue:
         for requirement in requirements_of(by, environment, extras):
-            name = normalised(requirement.name)
+            name, specifier = normalised(requirement.name), str(requirement.specifier)
             there = installed.get(name)
-            yield Edge(by, name, str(requirement.specifier), there, path)
-            news = {"", *requirement.extras} - seen.setdefault(name, set())
+            if (by.name, name, specifier) not in said:
+                said.add((by.name, name, specifier))
+                yield Edge(by, name, specifier, there, path)
+            news = {"", *requirement.extras} - visited.setdefault(name, set())
             if there is not None and news and len(queue) < MAXIMUM_DISTRIBUTIONS:
-                seen[name] |= news
+                visited[name] |= news
                 queue.append((there, tuple(sorted(news - {""})), (*path, name)))
 
 

@@ -128,3 +128,19 @@ def importer(build: VllmBuild, name: str) -> str | None:
     if release(build.version) >= TRACED_RELEASE or name in IMPORTED_BY_EVERY_RELEASE:
         return IMPORTED_AT_START[name]
     return None
+
+
+# Modules of Python's own that were loaded once vllm/entrypoints/openai/api_server.py of vLLM 0.32.0 had been imported
+# (sys.modules against sys.stdlib_module_names); those that Python loads before it looks into the launch's folder, and
+# the few that only some releases reach, are left out.
+_STANDARD_MODULES = """
+    argparse array ast asyncio base64 binascii bisect bz2 calendar collections concurrent configparser
+    contextlib contextvars copy copyreg csv ctypes dataclasses datetime decimal difflib dis email enum fcntl
+    fnmatch functools getpass gettext glob grp gzip hashlib heapq hmac html http importlib inspect ipaddress
+    json keyword linecache locale logging lzma math mimetypes mmap multiprocessing netrc numbers opcode operator
+    pathlib pickle pkgutil platform pprint pyexpat queue quopri random re reprlib resource runpy secrets select
+    selectors shlex shutil signal socket socketserver sqlite3 ssl statistics string struct subprocess sysconfig
+    tarfile tempfile termios textwrap threading token tokenize traceback types typing unicodedata unittest
+    urllib uuid warnings weakref xml zipfile zlib zoneinfo
+"""
+STANDARD_MODULES = frozenset(_STANDARD_MODULES.split())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from vllm_doctor.check import NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import ChatTemplate, Launch, Model, Unknown
+from vllm_doctor.facts import ChatTemplate, Launch, Model, ModelSource, Unknown
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import tool_parsers
@@ -26,12 +26,15 @@ def tool_flags(snapshot: Snapshot) -> Iterator[Finding]:
     launch = snapshot.launch
     assert isinstance(launch, Launch)
     enabled, parser = launch.has("--enable-auto-tool-choice"), launch.value("--tool-call-parser")
-    if not enabled and parser is None:
-        raise NotApplicable("the launch does not ask for tool calls")
+    if parser is None:
+        # With --enable-auto-tool-choice alone the server does not start: two flags that need each other, which the
+        # checks of flags tell.
+        raise NotApplicable("no --tool-call-parser is given")
     if is_pooling(launch):
         raise NotApplicable("a pooling server calls no tools")
-    yield from _incomplete(snapshot, enabled, parser)
-    if parser is None or launch.has("--tool-parser-plugin"):
+    if not enabled:
+        yield _not_enabled(parser)
+    if launch.has("--tool-parser-plugin"):
         return
     model = snapshot.model
     if isinstance(model, Unknown) or model is None:
@@ -42,25 +45,14 @@ def tool_flags(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _template(model, parser)
 
 
-def _incomplete(snapshot: Snapshot, enabled: bool, parser: str | None) -> Iterator[Finding]:
-    if enabled and parser is None:
-        fitting = _fitting(snapshot)
-        fixes = tuple(
-            Fix(title=f"name the parser: {name}", launch=LaunchEdit(set={"--tool-call-parser": name}), automatic=True)
-            for name in fitting[:1]
-        )
-        fixes = fixes or (Fix(title="name the parser of the model's family with --tool-call-parser"),)
-        evidence = ("--enable-auto-tool-choice is given", "--tool-call-parser is not")
-        title = "--enable-auto-tool-choice needs --tool-call-parser: the server will not start"
-        yield error("tools-not-enabled", title, evidence=evidence, fixes=fixes)
-    elif not enabled:
-        edit = LaunchEdit(set={"--enable-auto-tool-choice": None})
-        yield warning(
-            "tools-not-enabled",
-            "a tool parser is named, but tool calls are not switched on",
-            evidence=(f"--tool-call-parser {parser} is given", "--enable-auto-tool-choice is not"),
-            fixes=(Fix(title="add --enable-auto-tool-choice", launch=edit, automatic=True),),
-        )
+def _not_enabled(parser: str) -> Finding:
+    edit = LaunchEdit(set={"--enable-auto-tool-choice": None})
+    return warning(
+        "tools-not-enabled",
+        "a tool parser is named, but tool calls are not switched on",
+        evidence=(f"--tool-call-parser {parser} is given", "--enable-auto-tool-choice is not"),
+        fixes=(Fix(title="add --enable-auto-tool-choice", launch=edit, automatic=True),),
+    )
 
 
 def _fitting(snapshot: Snapshot) -> tuple[str, ...]:
@@ -87,9 +79,10 @@ def _missing_tokens(snapshot: Snapshot, launch: Launch, model: Model, parser: st
         return
     title = f"--tool-call-parser {parser} needs tokens that this model's tokenizer does not have"
     evidence = (f"missing: {' '.join(missing)}", f"{model.given}: special tokens found: {' '.join(present) or 'none'}")
-    tail = "" if release is not None else " (the release is not known: older ones look for no tokens)"
-    make = error if release is not None else warning
-    yield make("tool-parser-wrong", title + tail, evidence=evidence, fixes=_parser_fixes(snapshot, parser))
+    # Without the release or the whole tokenizer it is likely only: older releases look for no tokens, and on the hub
+    # only those that tokenizer_config.json lists were seen.
+    make = warning if release is None or model.source is ModelSource.HUB else error
+    yield make("tool-parser-wrong", title, evidence=evidence, fixes=_parser_fixes(snapshot, parser))
 
 
 def _parser_fixes(snapshot: Snapshot, wrong: str) -> tuple[Fix, ...]:

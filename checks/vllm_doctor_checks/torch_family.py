@@ -32,6 +32,7 @@ def torch_pin(snapshot: Snapshot) -> Iterator[Finding]:
         yield broken
         return
     yield from _pin_violated(environment, build, environment.torch)
+    requirements.pin_of(environment, "torch")
     known(environment.extensions)
     symbols.refuse_unjudged(environment, "vllm")
 
@@ -41,6 +42,8 @@ def _torch_missing(environment: Environment, build: VllmBuild) -> Iterator[Findi
         raise NotKnown("the environment was not read to its end")
     pin = _pin(environment)
     remains = environment.distribution("torch")
+    if remains is not None and remains.missing:
+        return  # its files are gone: the check of files says so
     yield error(
         "broken-install",
         "torch is missing: vLLM cannot be imported",
@@ -94,7 +97,7 @@ def _pin_violated(environment: Environment, build: VllmBuild, torch: TorchBuild)
         return
     what = f"torch {torch.version} is not the one that vllm {build.version or '?'} was built for"
     checked = bool(symbols.extensions_of(environment, "vllm"))
-    old_interface = requirements.release(build.version) < STABLE_ABI_RELEASE
+    old_interface = requirements.release(build.version) < STABLE_ABI_RELEASE and requirements.has_metadata(environment)
     other_minor = asked is not None and requirements.release(asked)[:2] != requirements.release(has)[:2]
     if old_interface and other_minor and not checked and build.extensions:
         yield error(
@@ -123,8 +126,11 @@ def _pin_evidence(build: VllmBuild, pin: requirements.Edge, torch: TorchBuild, l
 
 
 def _pin(environment: Environment) -> requirements.Edge | None:
-    own = requirements.own_distribution(environment)
-    return requirements.declared(own, environment, "torch") if own is not None else None
+    """The pin on torch where it is known; None where it is not, or there is none."""
+    try:
+        return requirements.pin_of(environment, "torch")
+    except NotKnown:
+        return None
 
 
 def _install_pin(environment: Environment, build: VllmBuild, pin: requirements.Edge | None) -> Fix:
@@ -163,15 +169,13 @@ def torch_companions(snapshot: Snapshot) -> Iterator[Finding]:
         if environment.distribution(name) is not None:
             known(environment.extensions)
             symbols.refuse_unjudged(environment, name)
+    requirements.refuse_incomplete(environment)
 
 
 def _explained_by_torch(environment: Environment, companion: Distribution, torch: TorchBuild) -> bool:
     """Whether the companion is the one that vLLM pins and torch is not: then torch is the root cause."""
-    own = requirements.own_distribution(environment)
-    if own is None or companion.version is None:
-        return False
-    pin, ours = _pin(environment), requirements.declared(own, environment, companion.name)
-    if pin is None or ours is None:
+    pin, ours = _pin(environment), _pin_on(environment, companion)
+    if pin is None or ours is None or companion.version is None:
         return False
     wrong_torch = not requirements.satisfies(requirements.public(torch.version), requirements.public(pin.specifier))
     return wrong_torch and requirements.satisfies(companion.version, ours.specifier)
@@ -219,8 +223,7 @@ def _pinned_companion(
     environment: Environment, build: VllmBuild, companion: Distribution, fix: Fix
 ) -> Iterator[Finding]:
     """A companion that fits torch and not vLLM's pin, while torch is the pinned one or no pin is there."""
-    own = requirements.own_distribution(environment)
-    ours = requirements.declared(own, environment, companion.name) if own is not None else None
+    ours = _pin_on(environment, companion)
     if ours is not None and ours.violated:
         yield warning(
             "torch-companion-mismatch",
@@ -231,6 +234,13 @@ def _pinned_companion(
             ),
             fixes=(fix,),
         )
+
+
+def _pin_on(environment: Environment, companion: Distribution) -> requirements.Edge | None:
+    try:
+        return requirements.pin_of(environment, companion.name)
+    except NotKnown:
+        return None
 
 
 def _modules_of(environment: Environment, companion: Distribution) -> tuple[Extension, ...]:
@@ -275,8 +285,7 @@ def _companion_fix(environment: Environment, build: VllmBuild, companion: Distri
     if torch.platform == "cpu":
         command = installers.install_build(environment, wanted, backend="cpu")
         return Fix(title=f"{title}, as a CPU build; or remove it: text models need none", command=command)
-    own = requirements.own_distribution(environment)
-    ours = requirements.declared(own, environment, companion.name) if own is not None else None
+    ours = _pin_on(environment, companion)
     pin = _pin(environment)
     if ours is not None and pin is not None and requirements.satisfies(torch.version, pin.specifier):
         return Fix(title=f"{title} and to vllm {build.version or ''}", command=_install(environment, ours.text))

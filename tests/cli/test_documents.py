@@ -8,7 +8,16 @@ import pytest
 
 from tests.cli.calling import HEALTHY, doctor
 
-WRONG = ("--", "vllm", "serve", "Qwen/Qwen2.5-7B-Instruct", "--served-models", "a=b", "--tensor-parallel-size", "2")
+WRONG = (
+    "--",
+    "vllm",
+    "serve",
+    "Qwen/Qwen2.5-7B-Instruct",
+    "--gpu-memory-utilisation",
+    "0.9",
+    "--tensor-parallel-size",
+    "2",
+)
 
 
 def test_json_is_alone_on_standard_output_and_has_the_keys_of_the_contract() -> None:
@@ -30,7 +39,7 @@ def test_the_corrected_command_comes_out_clean() -> None:
     done = doctor("run", "--snapshot", HEALTHY, "--format", "json", *WRONG)
     corrected = json.loads(done.stdout)["launch"]["corrected"]
     assert corrected is not None
-    assert "--served-models" not in corrected
+    assert "--gpu-memory-utilisation" not in corrected
     again = doctor("run", "--snapshot", HEALTHY, "--format", "json", "--fail-on", "warning", "--", *corrected.split())
     assert again.returncode == 0, again.stdout
 

@@ -94,3 +94,23 @@ def test_a_broken_environment_is_named_by_its_cause(copy: Path, broken: Callable
     broken(copy)
     found = report(copy / "bin" / "python")
     assert [f["cause"] for f in found["findings"]][:1] == [cause], found["findings"]
+
+
+def newer_than_the_data(environment: Path) -> None:
+    edit_metadata(environment, "vllm", lambda text: text.replace("\nVersion: 0.32.0", "\nVersion: 0.99.0", 1))
+    path = site(environment) / "vllm" / "_version.py"
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    path.write_text(text.replace("0.32.0", "0.99.0").replace("(0, 32, 0)", "(0, 99, 0)"), encoding="utf-8")
+
+
+def test_a_release_that_the_data_does_not_have_is_judged_by_its_own_sources(copy: Path, models: Path) -> None:
+    newer_than_the_data(copy)
+    vllm = ("env", "VLLM_CPU_KVCACHE_SPACE=1", copy / "bin" / "python", "-m", "vllm.entrypoints.cli.main", "serve")
+    flags = ("--port", "18437", "--max-model-len", "2048", "--swap-space", "4", "--async-scheduling")
+    done = doctor("run", "--", *vllm, models / "tiny-llama", *flags)
+    assert "0.99.0" in done.stdout
+    assert "judged by its own sources" in done.stdout
+    assert "--swap-space is gone from vLLM 0.99.0 (last in 0.17.1)" in " ".join(done.stdout.split())
+    assert done.stdout.count("✗") == 1
+    assert done.returncode == 1

@@ -41,12 +41,14 @@ ENVIRONMENTS = {
     "vllm-0.10-no-driver.txt": ("3.12.11", "2.7.1+cu126", "cuda", "12.6", False, "0.10.0", "cuda", "unknown"),
     "vllm-0.11-two-h100-nvl.txt": ("3.10.12", "2.8.0+cu128", "cuda", "12.8", True, "0.11.0", "cuda", "uv"),
     "vllm-0.15-jetson-thor.txt": ("3.12.3", "2.10.0+cu130", "cuda", "13.0", True, "0.15.1", "cuda", "unknown"),
+    "vllm-0.20-xpu-arc-b60.txt": ("3.12.3", "2.11.0+xpu", "xpu", None, None, "0.20.2", "xpu", "unknown"),
     "vllm-0.32-cpu.txt": ("3.11.7", "2.13.0+cpu", "cpu", None, None, "0.32.0", UNSAID, "unknown"),
     "vllm-0.5-four-a10-driver-470.txt": ("3.12.4", "2.4.0+cu121", "cuda", "12.1", True, "0.5.5", "cuda", "conda"),
     "vllm-0.5-rocm-mi300x.txt": (
         *("3.9.19", "2.3.0a0+git2e4abc8", "rocm", None),
         *(True, "0.5.3.post1+rocm614", "rocm", "unknown"),
     ),
+    "vllm-0.8-macos.txt": ("3.12.7", "2.5.1", "cpu", None, False, "0.7.4.dev497+ga73e183e", UNSAID, "unknown"),
     "vllm-0.6-driver-too-old.txt": ("3.8.17", "2.4.0+cu121", "cuda", "12.1", False, "0.6.3.post1", "cuda", "unknown"),
 }
 

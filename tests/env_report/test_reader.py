@@ -51,6 +51,20 @@ def test_a_build_that_nothing_tells_is_left_out() -> None:
     assert [(d.name, d.version) for d in environment.distributions] == [("torch", "2.3.0")]
 
 
+def test_a_source_build_for_no_gpu_may_be_one_for_xpu() -> None:
+    text = (
+        "PyTorch version: 2.5.0a0+git136e28f\nCUDA used to build PyTorch: None\nROCM used to build PyTorch: N/A\n"
+        "Python version: 3.10.14\n"
+    )
+    assert environment_of(read_env_report(text)).torch is None
+    asked = environment_of(read_env_report(text + "XPU used to build PyTorch: N/A\n")).torch
+    assert asked is not None
+    assert asked.platform == "cpu"
+    found = environment_of(read_env_report(text + "Is XPU available: True\n")).torch
+    assert found is not None
+    assert found.platform == "xpu"
+
+
 def test_the_script_pasted_before_its_output() -> None:
     script = "env_info_fmt = '''\nPyTorch version: {torch_version}\nPython version: {python_version}\n'''\n"
     environment = environment_of(read_env_report(script + MINIMAL))

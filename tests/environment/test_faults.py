@@ -2,6 +2,9 @@
 
 import shutil
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,27 @@ def test_an_interpreter_that(case: str, tmp_path: Path) -> None:
     assert isinstance(found, Unknown)
     assert found.reason.startswith(f"{python} {reason}")
     assert "\n" not in found.reason
+
+
+def test_an_interrupted_doctor_leaves_no_child_behind(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    python = executable(tmp_path / "python3", f"#!/bin/sh\necho $$ > {mark}\nexec sleep 60\n")
+    code = (
+        "import sys, time, pathlib\n"
+        "from vllm_doctor.probes.environment import probe_environment\n"
+        "from vllm_doctor.probes.running import Running\n"
+        f"Running('environment', lambda: probe_environment(pathlib.Path({str(python)!r})))\n"
+        f"mark = pathlib.Path({str(mark)!r})\n"
+        "while not (mark.exists() and mark.stat().st_size): time.sleep(0.01)\n"
+        "raise KeyboardInterrupt\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, timeout=20)
+    pid = int(mark.read_text())
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, "the child still runs"
+        time.sleep(0.01)
 
 
 def test_another_program_is_no_interpreter(tmp_path: Path) -> None:

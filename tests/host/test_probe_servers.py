@@ -177,3 +177,15 @@ def test_it_is_cheap_and_loads_no_http() -> None:
     facts = probe_servers(ports=(8000,))
     assert time.process_time() - before < 0.25
     assert isinstance(facts, Servers)
+
+
+def test_hundreds_of_listeners_are_all_seen() -> None:
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(300)]
+        ports = {one.getsockname()[1] for one in many}
+        # Connections stand behind the listeners in the kernel's table.
+        stack.enter_context(socket.create_connection(many[0].getsockname()))
+        servers = probe_servers(ports=(many[-1].getsockname()[1],))
+    assert isinstance(servers.listeners, tuple)
+    assert ports <= {one.port for one in servers.listeners}
+    assert [one.pid for one in servers.listeners if one.pid is not None] == [os.getpid()]

@@ -15,7 +15,7 @@ from msgspec import structs
 from tests.reports import builders
 from vllm_doctor.diagnose import Diagnosis, Status
 from vllm_doctor.finding import Fix, LaunchEdit, Severity
-from vllm_doctor.reports import FORMATS, github, junit, markdown
+from vllm_doctor.reports import FORMATS, github, junit, markdown, text
 
 
 class LaunchDocument(msgspec.Struct, forbid_unknown_fields=True):
@@ -231,21 +231,43 @@ def foreign_diagnoses(draw: st.DrawFn) -> Diagnosis:
     return Diagnosis(snapshot=snapshot, findings=(finding,), checks=checks, corrected=draw(FOREIGN))
 
 
-def controls(text: str) -> list[str]:
-    return [c for c in text if (c < " " and c not in "\n\t") or "\x7f" <= c < "\xa0"]
+def controls(document: str) -> list[str]:
+    return [c for c in document if (c < " " and c not in "\n\t") or "\x7f" <= c < "\xa0"]
 
 
 @settings(max_examples=150, deadline=None)
 @given(foreign_diagnoses())
 def test_any_text_gives_valid_documents_without_escapes(diagnosis: Diagnosis) -> None:
     shown: dict[str, Any] = {name: render(diagnosis) for name, render in FORMATS.items()}
-    assert {name: controls(text) for name, text in shown.items()} == {name: [] for name in FORMATS}
+    assert {name: controls(document) for name, document in shown.items()} == {name: [] for name in FORMATS}
     msgspec.json.decode(shown["json"], type=ReportDocument)
     assert "\x1b" not in json.dumps(json.loads(shown["json"]), ensure_ascii=False)
     conforming(shown["junit"])
     assert parsed(shown["html"]).tags == parsed(FORMATS["html"](diagnosis_like(diagnosis))).tags
     commands = {row.split("::")[1].split(" ")[0] for row in shown["github"].splitlines() if row.startswith("::")}
     assert commands <= {"error", "warning", "notice", "group", "endgroup"}
+
+
+SECRET = "HF_TOKEN=hf_CanaryCanaryCanary --api-key sk-CanaryCanaryCanary https://me:CanaryCanary@example.org/"
+
+
+@pytest.mark.parametrize("name", ["text", *FORMATS])
+def test_no_secret_of_a_finding_is_shown(name: str) -> None:
+    edit = LaunchEdit(set={"--hf-token": SECRET}, env={"X": SECRET}, positional=SECRET)
+    fix = Fix(title=SECRET, command=("do", SECRET), launch=edit, settings={"URL": SECRET})
+    diagnosis = Diagnosis(
+        snapshot=structs.replace(builders.snapshot(failed_probes=(SECRET,)), launch=builders.launch(SECRET)),
+        findings=(builders.finding(title=SECRET, evidence=(SECRET,), fixes=(fix,)),),
+        checks=(
+            builders.result("driver-cuda", Status.FOUND),
+            builders.result("a", Status.UNKNOWN, SECRET),
+            builders.result("b", Status.CRASHED, SECRET),
+        ),
+        corrected=SECRET,
+    )
+    shown = text.plain(diagnosis) if name == "text" else FORMATS[name](diagnosis)
+    assert "Canary" not in shown
+    assert "***" in shown.replace("\\*", "*")
 
 
 def diagnosis_like(diagnosis: Diagnosis) -> Diagnosis:

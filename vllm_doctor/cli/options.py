@@ -112,19 +112,23 @@ def _nearest(name: str, known: set[str]) -> str:
     return f"did you mean {near[0]}?" if near else "`vllm-doctor checks` lists them"
 
 
+def fails_at(fail_on: str) -> Severity | None:
+    """The least severity that fails a run; None for `never`."""
+    return None if fail_on == "never" else Severity(fail_on)
+
+
 def exit_code(diagnosis: Diagnosis, fail_on: str) -> int:
     """0, 1 for findings at or above `fail_on`, 3 where the doctor itself failed or could judge nothing."""
-    at_least = {"error": (Severity.ERROR,), "warning": (Severity.ERROR, Severity.WARNING), "never": ()}[fail_on]
-    if diagnosis.worst in at_least:
+    least = fails_at(fail_on)
+    worst = diagnosis.worst
+    if worst is not None and least is not None and worst.rank <= least.rank:
         return 1
-    if diagnosis.findings and fail_on != "never":
-        worse = diagnosis.worst is not Severity.INFO
-        return 0 if worse else _doctor_failed(diagnosis)
-    return _doctor_failed(diagnosis)
+    found_less = worst is Severity.ERROR or worst is Severity.WARNING
+    return 3 if _doctor_failed(diagnosis) and not found_less else 0
 
 
-def _doctor_failed(diagnosis: Diagnosis) -> int:
+def _doctor_failed(diagnosis: Diagnosis) -> bool:
     statuses = {c.status for c in diagnosis.checks}
     judged = statuses & {Status.PASSED, Status.FOUND}
-    broken = Status.CRASHED in statuses or diagnosis.snapshot.failed_probes
-    return 3 if broken or (Status.UNKNOWN in statuses and not judged) else 0
+    broken = Status.CRASHED in statuses or bool(diagnosis.snapshot.failed_probes)
+    return broken or (Status.UNKNOWN in statuses and not judged)

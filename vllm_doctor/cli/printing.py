@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from vllm_doctor.cli import options
 from vllm_doctor.cli.options import Output
 from vllm_doctor.collect import Progress, silent
 from vllm_doctor.diagnose import Diagnosis
@@ -40,6 +41,10 @@ def report(diagnosis: Diagnosis, output: Output) -> None:
 def _rendered(diagnosis: Diagnosis, output: Output) -> str:
     if output.format_name == "text":
         return text.plain(diagnosis, quiet=output.quiet, verbose=output.verbose)
+    if output.format_name == "junit":
+        from vllm_doctor.reports.junit import render
+
+        return render(diagnosis, options.fails_at(output.fail_on))
     return FORMATS[output.format_name](diagnosis)
 
 

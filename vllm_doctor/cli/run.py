@@ -46,9 +46,7 @@ def command(launch: tuple[str, ...], **given: Any) -> int:
     return options.exit_code(diagnosis, output.fail_on)
 
 
-def _snapshot(
-    launch: tuple[str, ...], given: dict[str, Any], found: settings.Settings, progress: Progress
-) -> Snapshot:
+def _snapshot(launch: tuple[str, ...], given: dict[str, Any], found: settings.Settings, progress: Progress) -> Snapshot:
     sources = [name for name in ("snapshot", "env_report") if given[name] is not None]
     if len(sources) == 2:
         raise DoctorError("--snapshot and --env-report exclude each other", "give one of them")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from vllm_doctor.facts.base import Count, Facts, Section, Unknown
+from vllm_doctor.releases.facts import Release
 
 
 class Distribution(Facts, frozen=True):
@@ -101,7 +102,9 @@ class Environment(Section, frozen=True):
     `markers` are the values for PEP 508 markers there. `kind` is venv, uv, conda or system. `commands` maps `vllm` to
     the script found in its bin folder. `vllm`/`torch` are None where the package is not there. `named_by` says why this
     environment is the one that is examined (`--python`, `vllm on PATH`, ...). `leftovers` are the folders that an
-    interrupted pip left behind (`~orch`). `other_site_packages` are those of a virtual environment's other Python
+    interrupted pip left behind (`~orch`). `source_release` is what the installed sources themselves say of flags,
+    variables and registries: of a vLLM that the generated data does not have, or that is a source build; else None.
+    `other_site_packages` are those of a virtual environment's other Python
     versions, which this interpreter does not see (its base Python was upgraded under it). `complete` is False where a
     bound cut the lists short, and for an environment known only from a report: what is empty or None there proves
     nothing.
@@ -123,6 +126,7 @@ class Environment(Section, frozen=True):
     extensions: tuple[Extension, ...] | Unknown
     shadows: tuple[Shadow, ...]
     imports: tuple[ImportTrial, ...] | None = None
+    source_release: Release | None = None
     complete: bool = True
     leftovers: tuple[str, ...] = ()
     other_site_packages: tuple[str, ...] = ()

@@ -67,9 +67,9 @@ class MigDevice(Facts, frozen=True):
 class Gpu(Facts, frozen=True):
     """One GPU as NVML shows it; `index` is NVML's. `lost` holds NVML's text where the GPU does not answer any more.
 
-    `ecc_uncorrected` is the volatile count; None where the board has no ECC. `mig_enabled` None: the board has no MIG.
-    `compute_capability` is `MAJOR.MINOR`. `fabric_state` (NVSwitch machines from Hopper on) is completed, in-progress or
-    not-started; None where there is no fabric.
+    `ecc_uncorrected` is the volatile count; None where the board has no ECC. `mig_enabled` is None where it has no MIG.
+    `compute_capability` is `MAJOR.MINOR`. `fabric_state` (NVSwitch machines from Hopper on) is completed, in-progress
+    or not-started; None where there is no fabric.
     """
 
     index: Count

@@ -32,7 +32,7 @@ class MemoryNode(Facts, frozen=True):
 
 
 class Host(Section, frozen=True):
-    """The machine.
+    """The machine; `network_interfaces` are the names that `ip link` lists, `infiniband_devices` those of RDMA devices.
 
     `cgroup_limit_bytes`, `cgroup_used_bytes`, `memlock_bytes` and `address_space_bytes` are None where there is no
     limit. `memory_nodes` is empty where the system has none. `environment` maps
@@ -71,3 +71,5 @@ class Host(Section, frozen=True):
     memory_nodes: tuple[MemoryNode, ...] = ()
     address_space_bytes: Bytes | Unknown | None = None
     complete: bool = True
+    network_interfaces: tuple[str, ...] | Unknown = Unknown("the network interfaces were not read")
+    infiniband_devices: tuple[str, ...] = ()

@@ -47,8 +47,13 @@ class ServerAnswer(Section, frozen=True, kw_only=True):
 
 
 class Servers(Section, frozen=True):
-    """The servers of this host and the one asked for by `--url`."""
+    """The servers of this host and the one asked for by `--url`.
+
+    `bind_problem` is what the system says of binding to the IP address of the launch's `--host`; None where it can be
+    bound to, where no such address is given, and in a container.
+    """
 
     running: tuple[Server, ...]
     listeners: tuple[Listener, ...] | Unknown
     answers: tuple[ServerAnswer, ...] = ()
+    bind_problem: str | None = None

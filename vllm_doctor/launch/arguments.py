@@ -15,7 +15,7 @@ from vllm_doctor.launch.spelling import nearest
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
 _LEVEL = re.compile(r"-O(?:=?(?P<level>[^=].*))?$", re.DOTALL)
-_BOOLEANS = frozenset({"true", "false"})
+BOOLEANS = frozenset({"true", "false"})
 
 
 class Arguments(Struct, frozen=True):
@@ -37,11 +37,19 @@ def read(given: Sequence[str], source: str = "command") -> Arguments:
 def canonical(option: str) -> str:
     """The long canonical spelling of an option as typed: underscores, short forms, prefixes that name one flag."""
     head, dot, keys = option.partition(".")
-    head = SHORT.get(head) or ("--" + head[2:].replace("_", "-") if head.startswith("--") else head)
+    head = _short(head) or ("--" + head[2:].replace("_", "-") if head.startswith("--") else head)
     if arity(head) is None:
         fitting = matches(head, current_names())
         head = fitting[0] if len(fitting) == 1 else head
     return ALIASES.get(head, head) + dot + keys
+
+
+def _short(head: str) -> str | None:
+    """`-tp`, and `-t` where it is the beginning of one short form only."""
+    if head in SHORT or head.startswith("--"):
+        return SHORT.get(head)
+    fitting = [name for name in SHORT if len(head) > 1 and name.startswith(head)]
+    return SHORT[fitting[0]] if len(fitting) == 1 else None
 
 
 def matches(prefix: str, names: frozenset[str]) -> tuple[str, ...]:
@@ -57,6 +65,15 @@ def is_option(word: str) -> bool:
     if len(word) < 2 or not word.startswith("-") or _NEGATIVE_NUMBER.match(word):
         return False
     return " " not in word.partition("=")[0]
+
+
+def takes(name: str) -> Arity:
+    """How many words the flag takes; a name that no release knows takes what the one that was meant takes."""
+    known = Arity.ONE if "." in name else arity(name)
+    if known is not None:
+        return known
+    meant = nearest(name, current_names())
+    return (arity(meant) if meant else None) or Arity.ONE
 
 
 class _Reader:
@@ -95,28 +112,26 @@ class _Reader:
         option, equals, value = word.partition("=")
         option, value = _attached(option, value, equals)
         name = canonical(option)
-        takes = Arity.ONE if "." in name else arity(name)
-        if takes is None:
-            takes = _guess(name)
+        count = takes(name)
         if equals or value:
-            if takes is Arity.NONE and name not in ("--help", "--version"):
+            if count is Arity.NONE and name not in ("--help", "--version"):
                 self.problems.append(f"{option} takes no value, and {value!r} was given")
             self._keep(name, option, (value,))
-        elif takes is Arity.NONE:
+        elif count is Arity.NONE:
             self._keep(name, option, self._boolean())
         else:
-            self._valued(name, option, takes)
+            self._valued(name, option, count)
 
-    def _valued(self, name: str, option: str, takes: Arity) -> None:
-        values = self._following(len(self.given) if takes is Arity.MANY else 1)
-        if not values and takes is not Arity.OPTIONAL:
-            what = "at least one value" if takes is Arity.MANY else "a value"
+    def _valued(self, name: str, option: str, count: Arity) -> None:
+        values = self._following(len(self.given) if count is Arity.MANY else 1)
+        if not values and count is not Arity.OPTIONAL:
+            what = "at least one value" if count is Arity.MANY else "a value"
             self.problems.append(f"{option} needs {what}, and none follows")
         self._keep(name, option, values)
 
     def _boolean(self) -> tuple[str, ...]:
         """`--enforce-eager True`: the word means the switch, whatever argparse makes of it."""
-        if self.at < len(self.given) and self.given[self.at].lower() in _BOOLEANS:
+        if self.at < len(self.given) and self.given[self.at].lower() in BOOLEANS:
             return self._following(1)
         return ()
 
@@ -140,12 +155,6 @@ class _Reader:
 
 def _attached(option: str, value: str, equals: str) -> tuple[str, str]:
     """`-qfp8` and `-n2`: argparse takes what follows a one-letter option for its value."""
-    if option.startswith("--") or equals or option in SHORT or len(option) < 3 or "." in option:
+    if option.startswith("--") or option in SHORT or len(option) < 3 or "." in option:
         return option, value
-    return (option[:2], option[2:]) if option[:2] in SHORT else (option, value)
-
-
-def _guess(name: str) -> Arity:
-    """A name that no release knows takes what the one that was meant takes; without one, a word."""
-    meant = nearest(name, current_names())
-    return (arity(meant) if meant else None) or Arity.ONE
+    return (option[:2], option[2:] + equals + value) if option[:2] in SHORT else (option, value)

@@ -1,12 +1,16 @@
 """The keys of the JSON configurations of `vllm serve`: any other key ends the start (pydantic, extra="forbid").
 
-SOURCE: the dataclasses of `vllm/config/` of vLLM 0.32.0, read in its own interpreter; older and newer releases differ.
+SOURCE: the parser of vLLM 0.32.0 and the dataclasses of `vllm/config/` behind it, read in its own interpreter; older
+and newer releases differ.
 """
 
 from collections.abc import Mapping
 
 # The release that the keys are of.
 RELEASE = "0.32.0"
+
+# Parsed after the arguments, in which the others are: any JSON passes the parser.
+LATER = frozenset({"--speculative-config", "--diffusion-config"})
 
 CONFIG_KEYS: Mapping[str, frozenset[str]] = {
     flag: frozenset(keys.split())
@@ -18,6 +22,9 @@ CONFIG_KEYS: Mapping[str, frozenset[str]] = {
             minimax_m3_msa_decode_backend mla_prefill_backend sparse_mla_force_mqa
             sparse_mla_prefill_workspace_factor tokenspeed_mla_min_split_kv tq_max_kv_splits_for_cuda_graph
             use_non_causal use_prefill_query_quantization use_trtllm_attention
+        """,
+        "--aux-output-config": """
+            enable_return_routed_experts max_bytes
         """,
         "--compilation-config": """
             backend cache_dir compile_cache_save_format compile_mm_encoder compile_ranges_endpoints
@@ -32,13 +39,25 @@ CONFIG_KEYS: Mapping[str, frozenset[str]] = {
         "--diffusion-config": """
             canvas_length max_denoising_steps
         """,
+        "--ec-manager-config": """
+            encoder_cache_manager_cls manager_config
+        """,
         "--ec-transfer-config": """
             ec_buffer_device ec_buffer_size ec_connector ec_connector_extra_config ec_connector_module_path
             ec_ip ec_port ec_role engine_id
         """,
+        "--engram-config": """
+            cpu_offload dp_shared_memory embedding_across_dp use_thp
+        """,
         "--eplb-config": """
             communicator enable_migration_batching log_balancedness log_balancedness_interval
             num_redundant_experts policy step_interval use_async window_size
+        """,
+        "--fault-tolerance-config": """
+            engine_recovery_timeout_sec
+        """,
+        "--ir-op-priority": """
+            fused_add_rms_norm gelu_and_mul_sparse rms_norm
         """,
         "--kernel-config": """
             enable_cutedsl_warmup enable_flashinfer_autotune enable_jit_warmup
@@ -52,6 +71,9 @@ CONFIG_KEYS: Mapping[str, frozenset[str]] = {
             enable_permute_local_kv engine_id kv_buffer_device kv_connector kv_connector_extra_config
             kv_connector_module_path kv_load_failure_policy kv_port kv_role
         """,
+        "--logging-config": """
+            configure_logging formatter log_level pylogging_config_file
+        """,
         "--pooler-config": """
             dimensions enable_chunked_processing enable_flash_late_interaction logit_mean logit_sigma
             max_embed_len pooling_type returned_token_ids seq_pooling_type step_tag_id task tok_pooling_type
@@ -64,6 +86,9 @@ CONFIG_KEYS: Mapping[str, frozenset[str]] = {
             torch_profiler_dir torch_profiler_dump_cuda_time_total torch_profiler_record_shapes
             torch_profiler_use_gzip torch_profiler_with_flops torch_profiler_with_memory
             torch_profiler_with_stack wait_iterations warmup_iterations
+        """,
+        "--quantization-config": """
+            ignore linear moe targets
         """,
         "--reasoning-config": """
             reasoning_end_str reasoning_parser reasoning_start_str

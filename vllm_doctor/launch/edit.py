@@ -34,7 +34,9 @@ def _opposite(name: str) -> str:
 
 
 def _flags(flags: Sequence[FlagUse], edit: LaunchEdit) -> tuple[FlagUse, ...]:
-    kept = [use for use in flags if use.source != "command" or not any(_same(use, name) for name in edit.unset)]
+    wanted = {canonical(name) for name in edit.set}
+    unset = [name for name in edit.unset if canonical(name) not in wanted]
+    kept = [use for use in flags if use.source != "command" or not any(_same(use, name) for name in unset)]
     for name, value in edit.set.items():
         kept = _set(kept, name, value)
     return tuple(kept)

@@ -26,6 +26,11 @@ from vllm_doctor.launch.program import (
 MAXIMUM_WORDS = 4096
 MAXIMUM_SHELLS = 3
 
+# huggingface_hub 1.0.0 (release notes): `huggingface-cli` became `hf`; `local_dir_use_symlinks` is ignored since 0.23.
+_DOWNLOAD_HINT = (
+    "`huggingface-cli` is retired and --local-dir-use-symlinks is gone: hf download MODEL --local-dir DIR; "
+    "then give the command that serves it: vllm serve DIR ..."
+)
 _HINT = "give the command as you type it: vllm serve MODEL ..., docker run ... vllm/vllm-openai ..."
 
 
@@ -34,7 +39,7 @@ def parse_launch(words: Sequence[str], *, folder: Path | None = None) -> Launch:
 
     Raises LaunchError where the words start no vLLM server. Everything else that is wrong stands in `problems`.
     """
-    given = [word.replace("\0", "") for word in words[:MAXIMUM_WORDS]]
+    given = [_printable(word) for word in words[:MAXIMUM_WORDS]]
     return _parse(given, folder, MAXIMUM_SHELLS)
 
 
@@ -42,7 +47,12 @@ def parse_line(text: str, *, folder: Path | None = None) -> Launch:
     """Parse a launch given as shell text: the first command of it that starts a server; `export`s before it count."""
     if len(text) > shell.MAXIMUM_CHARACTERS:
         raise LaunchError("the launch command is longer than 256 KiB", _HINT)
-    return _parse_text(text.replace("\0", ""), folder, MAXIMUM_SHELLS)
+    return _parse_text(_printable(text), folder, MAXIMUM_SHELLS)
+
+
+def _printable(text: str) -> str:
+    """Without control characters and marks that reorder text: no command needs them, and a terminal obeys them."""
+    return text if text.isprintable() else "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
 def _parse_text(text: str, folder: Path | None, shells: int) -> Launch:
@@ -93,6 +103,8 @@ def _parse(words: list[str], folder: Path | None, shells: int) -> Launch:
 def _refusal(words: list[str]) -> tuple[str, str]:
     if not words:
         return "no launch command was given", _HINT
+    if words[0].rsplit("/", 1)[-1] in ("huggingface-cli", "hf"):
+        return f"{redact.line(shlex.join(words), 80)!r} downloads a model and starts no vLLM server", _DOWNLOAD_HINT
     if "vllm" in [w.rsplit("/", 1)[-1] for w in words]:
         return "`vllm` is not followed by `serve`: this starts no server", "write: vllm serve MODEL ..."
     return f"{redact.line(shlex.join(words), 80)!r} starts no vLLM server", _HINT
@@ -211,6 +223,9 @@ def _read_arguments(given: Sequence[str], folder: Path | None, *, local: bool) -
     flags, problems = typed.flags, typed.problems
     if config is not None and not local:
         problems = (*problems, f"--config: {config} is a file inside the container and was not read")
+    elif config is not None and "--config" not in given:
+        # vLLM looks for the word `--config` itself (`parse_args`, 0.6.0 to 0.33.0).
+        problems = (*problems, f"--config: {config} is ignored: vLLM reads it only as two words, --config {config}")
     elif config is not None and "$" not in config:
         file = config_file.read(config, folder)
         extra = arguments.read(file.words, source=config)

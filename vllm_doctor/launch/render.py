@@ -3,9 +3,8 @@
 import shlex
 
 from vllm_doctor.facts import FlagUse, Launch
-
-# Flags that are printed as `--flag=value` would be read the same; a value that begins with a dash must be.
-_NEEDS_EQUALS = "-"
+from vllm_doctor.launch.arguments import BOOLEANS, is_option, takes
+from vllm_doctor.launch.arity import Arity
 
 
 def command_line(launch: Launch) -> str:
@@ -24,17 +23,22 @@ def argv(launch: Launch) -> tuple[str, ...]:
 
 
 def _arguments(launch: Launch) -> list[str]:
-    words: list[str] = []
-    if launch.model_is_positional and launch.model is not None:
-        words.append(launch.model)
-    words.extend(launch.words)
-    for use in launch.flags:
-        if use.source == "command":
-            words.extend(_flag(use))
-    return words
+    """Positional words first, where no flag can swallow them; words that look like options last, behind `--`."""
+    model = [launch.model] if launch.model_is_positional and launch.model is not None else []
+    words = [*model, *launch.words]
+    flags = [word for use in launch.flags if use.source == "command" for word in _flag(use)]
+    if any(is_option(word) for word in words):
+        return [*flags, "--", *words]
+    return [*words, *flags]
 
 
 def _flag(use: FlagUse) -> list[str]:
-    if len(use.values) == 1 and (use.values[0].startswith(_NEEDS_EQUALS) or use.values[0] == ""):
+    if len(use.values) == 1 and _needs_equals(use, use.values[0]):
         return [f"{use.spelled}={use.values[0]}"]
     return [use.spelled, *use.values]
+
+
+def _needs_equals(use: FlagUse, value: str) -> bool:
+    """Whether the value would not be read as this flag's if it stood as a word of its own."""
+    takes_none = "." not in use.name and takes(use.name) is Arity.NONE and value.lower() not in BOOLEANS
+    return value.startswith("-") or takes_none or use.spelled in ("-", "--")

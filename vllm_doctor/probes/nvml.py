@@ -91,7 +91,7 @@ def start() -> NvmlUnavailable | None:
     try:
         ctypes.CDLL(LIBRARY)
     except OSError as problem:
-        return NvmlUnavailable(failure=NvmlFailure.NO_LIBRARY, detail=f"{LIBRARY}: {_one_line(problem)}")
+        return NvmlUnavailable(failure=NvmlFailure.NO_LIBRARY, detail=_without_library(problem))
     answer = query("nvmlInit")
     return unavailable(answer) if answer.refusal else None
 
@@ -134,5 +134,7 @@ def _words(problem: Exception) -> str:
     return text[2:-1] if text.startswith("b'") and text.endswith("'") else text
 
 
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:200]
+def _without_library(problem: OSError) -> str:
+    """`libnvidia-ml.so.1: cannot open shared object file: ...` is the common case: no driver is installed here."""
+    text = " ".join(str(problem).split())[:200]
+    return f"there is no {LIBRARY}" if "No such file" in text else f"{LIBRARY} cannot be loaded: {text}"

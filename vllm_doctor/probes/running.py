@@ -7,20 +7,20 @@ from typing import Generic, TypeVar
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.facts import Unknown
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Running(Generic[T]):
+class Running(Generic[T_co]):
     """A probe on its way, in a thread of its own, so that a driver call that hangs cannot hold up the doctor.
 
     `failed` is True once `result` had to answer for a probe that raised or did not answer in time.
     """
 
-    def __init__(self, name: str, probe: Callable[[], T]) -> None:
+    def __init__(self, name: str, probe: Callable[[], T_co]) -> None:
         self.name = name
         self.failed = False
         self._probe = probe
-        self._value: T | None = None
+        self._value: T_co | None = None
         self._problem: Exception | None = None
         self._done = threading.Event()
         threading.Thread(target=self._run, name=f"probe-{name}", daemon=True).start()
@@ -32,7 +32,7 @@ class Running(Generic[T]):
             self._problem = problem
         self._done.set()
 
-    def result(self, timeout_seconds: float) -> T | Unknown:
+    def result(self, timeout_seconds: float) -> T_co | Unknown:
         """The facts, or Unknown with what went wrong; raises DoctorError where the user's input was wrong."""
         if not self._done.wait(timeout_seconds):
             self.failed = True

@@ -14,6 +14,8 @@ from vllm_doctor.releases.store import ReleaseRow, Runs
 
 Fact = TypeVar("Fact")
 
+SOURCE = "package metadata and source archives of every release, by scripts/refresh_releases.py; kernels: kernels.py"
+
 
 def pack(versions: Sequence[str], facts: Sequence[Mapping[str, Fact]]) -> Runs[Fact]:
     """Fold facts by release into runs of equal facts. Both sequences are oldest first and of one length."""
@@ -55,7 +57,8 @@ def data_files(versions: Sequence[str], found: Sequence[Extracted], pins: Sequen
 
 def index_text(generated: str, rows: Mapping[str, ReleaseRow]) -> str:
     """The text of `releases.json`; generated: ISO date."""
-    return f'{{\n "generated": "{generated}",\n "releases": {table_text(rows, " ")}\n}}\n'
+    head = f' "source": "{SOURCE}",\n "generated": "{generated}",\n'
+    return f'{{\n{head} "releases": {table_text(rows, " ")}\n}}\n'
 
 
 def nameless(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,9 @@ class ReleaseRow(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Index(msgspec.Struct, frozen=True):
-    """`releases.json`: every release, oldest first, and the day on which the data was generated."""
+    """`releases.json`: every release, oldest first; where the data comes from and the day on which it was generated."""
 
+    source: str
     generated: str
     releases: dict[str, ReleaseRow]
 

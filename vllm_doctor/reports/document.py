@@ -87,7 +87,8 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.corrected is None:
         return
     yield _heading("Corrected launch", Style.GOOD)
-    yield _paragraph("The checks were run again with this command, and none of them complains about it:", Style.MUTED)
+    told = "The checks were run again with this command, and none that could be evaluated complains about it:"
+    yield _paragraph(told, Style.MUTED)
     yield BLANK
     yield _command(words.one_line(diagnosis.corrected), FINDING_COLUMN)
     yield BLANK
@@ -111,7 +112,7 @@ def _not_evaluated(diagnosis: Diagnosis, *, verbose: bool) -> Iterator[Line]:
     if not groups:
         return
     yield _heading(f"Not evaluated ({sum(len(g.ids) for g in groups)})", Style.STRONG)
-    for group in groups:
+    for group in groups if verbose else words.folded(groups):
         style = Style.WARNING if group.status is Status.UNKNOWN else Style.MUTED
         ids = Span(f" ({_ids(group.ids, verbose=verbose)})", Style.MUTED)
         status = Span(group.status.value, style)

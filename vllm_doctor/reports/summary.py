@@ -84,6 +84,8 @@ def _vllm(snapshot: Snapshot) -> str:
     if build is not None and isinstance(build.platform, str):
         parts[0] += f" ({line(build.platform)} build)"
     parts.append("without torch" if torch is None else f"torch {line(torch.version)}")
+    if environment.source_release is not None:
+        parts.append("judged by its own sources, the data does not have it")
     return JOIN.join(parts)
 
 

@@ -72,9 +72,10 @@ def settings_lines(settings: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def fix_lines(fix: Fix) -> tuple[str, ...]:
-    """What a fix changes besides its command, one change a line."""
+    """What a fix changes besides its command, one change a line; not what its title says in the same words."""
     launch = edit_lines(fix.launch) if fix.launch is not None else ()
-    return launch + (settings_lines(fix.settings) if fix.settings is not None else ())
+    changes = launch + (settings_lines(fix.settings) if fix.settings is not None else ())
+    return tuple(change for change in changes if change != line(fix.title))
 
 
 def plain_finding(finding: Finding) -> str:
@@ -107,6 +108,15 @@ def not_evaluated(diagnosis: Diagnosis) -> tuple[NotEvaluated, ...]:
             groups.setdefault((status, line(check.reason)), []).append(line(check.id))
     found = [NotEvaluated(status, reason, tuple(ids)) for (status, reason), ids in groups.items()]
     return tuple(sorted(found, key=lambda g: (g.status is Status.SKIPPED, -len(g.ids))))
+
+
+def folded(groups: tuple[NotEvaluated, ...]) -> tuple[NotEvaluated, ...]:
+    """The same with the checks that are skipped each for a reason of its own in one group: what is unknown stays."""
+    alone = tuple(g for g in groups if g.status is Status.SKIPPED and len(g.ids) == 1)
+    if len(alone) < 2:
+        return groups
+    together = NotEvaluated(Status.SKIPPED, "does not apply here; -v says why", tuple(g.ids[0] for g in alone))
+    return (*(g for g in groups if g not in alone), together)
 
 
 def verdict(diagnosis: Diagnosis) -> str:

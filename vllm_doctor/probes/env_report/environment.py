@@ -89,9 +89,19 @@ def _torch_platform(version: str, report: Report) -> str | None:
     for label, platform in (("cuda", "cuda"), ("rocm", "rocm"), ("xpu", "xpu")):
         if f"{label} used to build pytorch" in report.fields:
             return platform
-    # collect_env asks torch: a build for none of them is one for the processor.
+    if _ANSWERS.get(report.fields.get("is xpu available", "").lower()):
+        return "xpu"
+    return "cpu" if _is_for_the_processor(version, report) else None
+
+
+def _is_for_the_processor(version: str, report: Report) -> bool:
+    """Whether torch, asked by collect_env, is a build for no GPU.
+
+    Older reports do not ask for XPU; a source build (`2.5.0a0+git136e28f`) may then be one for XPU.
+    """
     asked = {"cuda used to build pytorch", "rocm used to build pytorch"}
-    return "cpu" if asked <= report.unanswered else None
+    sure = "+" not in version or "xpu used to build pytorch" in report.unanswered
+    return sure and asked <= report.unanswered
 
 
 def _tagged(version: str) -> str | None:

@@ -28,6 +28,7 @@ KEYS = frozenset(
         "python version",
         "python platform",
         "is cuda available",
+        "is xpu available",
         "gpu models and configuration",
         "nvidia driver version",
         "architecture",
@@ -102,8 +103,8 @@ def _lines(text: str) -> Iterator[str]:
     seen = False
     for raw in redact.text(text).split("\n", MAXIMUM_LINES)[:MAXIMUM_LINES]:
         line = raw[:MAXIMUM_LINE_CHARACTERS].rstrip()
-        while line.startswith(">"):
-            line = line[1:].removeprefix(" ")
+        if line.startswith(">"):
+            line = line.lstrip("> ")
         if BEGINNING in line:
             if seen:
                 return

@@ -19,6 +19,7 @@ from vllm_doctor.facts import (
     VllmBuild,
 )
 from vllm_doctor.probes.environment.interpreter import Chosen, choose, first_folder
+from vllm_doctor.releases.facts import Release
 
 __all__ = ["probe_environment"]
 
@@ -54,11 +55,26 @@ def probe_environment(
             raise DoctorError(f"--python {python}: no Python interpreter ({inspection.reason})", "name one")
         return inspection
     environment = _facts(inspection, chosen)
+    environment = msgspec.structs.replace(environment, source_release=_source_release(environment.vllm))
     if deep:
         from vllm_doctor.probes.environment.trials import import_trials
 
         environment = msgspec.structs.replace(environment, imports=import_trials(environment, launch))
     return environment
+
+
+def _source_release(build: VllmBuild | None) -> Release | None:
+    """The facts of an installed vLLM that the data does not have, or that is a source build, from its own sources."""
+    if build is None or build.version is None:
+        return None
+    from vllm_doctor import releases
+
+    if not build.editable and build.version.partition("+")[0] in releases.known_versions():
+        return None
+    from vllm_doctor.releases.source import read_installed
+
+    read = read_installed(Path(build.path))
+    return msgspec.structs.replace(read, version=build.version) if read.flags else None
 
 
 class _Vllm(VllmBuild, frozen=True):

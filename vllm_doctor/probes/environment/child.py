@@ -1,6 +1,8 @@
 """Runs an interpreter as a child, with its time, its output and its end bounded."""
 
+import atexit
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -40,6 +42,9 @@ def run(argv: list[str], environment: Mapping[str, str], timeout_seconds: float,
         start_new_session=True,
     )
     output, errors = bytearray(), bytearray()
+    # An interrupted doctor ends while its probe's thread still waits here.
+    kill = functools.partial(_kill, child)
+    atexit.register(kill)
     try:
         whole = _read_all(child, output, errors, time.monotonic() + timeout_seconds, maximum_bytes)
         if whole:
@@ -48,6 +53,7 @@ def run(argv: list[str], environment: Mapping[str, str], timeout_seconds: float,
         status = child.returncode
     finally:
         _end(child)
+        atexit.unregister(kill)
     return Ended(status, bytes(output), bytes(errors), too_much=len(output) > maximum_bytes)
 
 
@@ -77,11 +83,15 @@ def _read_all(
     return True
 
 
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
 def _end(child: "subprocess.Popen[bytes]") -> None:
     """End what is left of the child's own session, and reap it."""
     if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+        _kill(child)
         child.wait()
     for pipe in (child.stdout, child.stderr):
         if pipe is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from vllm_doctor.errors import DoctorError
-from vllm_doctor.facts import Launch, LaunchForm, Unknown
+from vllm_doctor.facts import Launch, Unknown
 from vllm_doctor.probes.environment.shebang import script_interpreter, which
 
 _HINT = "name the interpreter of the environment that vLLM runs in, or the folder of that environment"
@@ -160,7 +160,7 @@ def first_folder(launch: Launch | None) -> str:
     The `vllm` script puts its bin folder there, in which nothing is importable. Source: Python's command line
     documentation, and PYTHONSAFEPATH (3.11), which puts nothing there.
     """
-    if launch is None or launch.form not in (LaunchForm.MODULE, LaunchForm.DEMO_SERVER):
+    if launch is None or "-m" not in launch.program:
         return ""
     flags = [w for w in launch.program if w.startswith("-") and not w.startswith("--") and w != "-m"]
     if any("P" in f or "I" in f for f in flags):

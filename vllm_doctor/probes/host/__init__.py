@@ -10,6 +10,7 @@ from vllm_doctor.probes.host import (
     limits,
     loader,
     memory,
+    network,
     pci,
     processor,
     system,
@@ -57,4 +58,6 @@ def probe_host(variables: Mapping[str, str] | None = None, launch: Launch | None
         libcuda_paths=loader.libcuda_paths(folders, machine),
         library_path=folders,
         environment=environment_variables.relevant(known),
+        network_interfaces=network.interfaces(),
+        infiniband_devices=network.infiniband_devices(),
     )

@@ -51,7 +51,8 @@ def _total_of_other_systems() -> int | Unknown:
 def nodes() -> tuple[MemoryNode, ...]:
     """The memory nodes, counted as vLLM 0.32 does (`utils/cpu_resource_utils.py: get_memory_node_info`).
 
-    Available is what is free, the file pages and the reclaimable slabs of that node.
+    Available is what is free, the file pages and the reclaimable slabs of that node. The first is that of the first
+    processor this process may use: the one that vLLM's CPU worker looks at.
     """
     try:
         entries = [entry.name for entry in Path("/sys/devices/system/node").iterdir()]
@@ -65,7 +66,16 @@ def nodes() -> tuple[MemoryNode, ...]:
             parts = ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable")
             available = sum(values.get(part, 0) for part in parts)
             found.append(MemoryNode(number=int(name[4:]), total_bytes=total, available_bytes=available))
-    return tuple(found)
+    own = _own_node() if len(found) > 1 else None
+    return tuple(sorted(found, key=lambda node: (node.number != own, node.number)))
+
+
+def _own_node() -> int | None:
+    try:
+        entries = Path(f"/sys/devices/system/cpu/cpu{min(os.sched_getaffinity(0))}").iterdir()
+        return next((int(e.name[4:]) for e in entries if e.name.startswith("node") and e.name[4:].isdecimal()), None)
+    except (OSError, AttributeError):
+        return None
 
 
 def cgroup() -> tuple[int | Unknown | None, int | Unknown | None]:

@@ -36,8 +36,10 @@ def probe_model(
     start. What is wrong with the model is in its `problems`; nothing is raised for it.
     """
     probe = _Probe(given, launch, offline, variables or {}, folder or Path.cwd())
+    model = probe.model()
     return structs.replace(
-        probe.model(),
+        model,
+        problems=model.problems + probe.tokenizer_problems(),
         lora_adapters=named_adapters(launch, probe.base, probe.home) if launch is not None else (),
         hub_offline=locating.is_offline(probe.variables),
         hub_endpoint=probe.variables.get("HF_ENDPOINT") or None,
@@ -81,6 +83,8 @@ class _Probe:
         if snapshot := locating.find_snapshot(self.given, self.revision, tuple(caches)):
             model = self._of_folder(snapshot.folder, ModelSource.CACHE, snapshot.commit)
             return model if not snapshot.incomplete else _with_incomplete(model, snapshot.incomplete)
+        if locating.is_true(self.variables.get("VLLM_USE_MODELSCOPE", "")):
+            return self._nowhere(Unknown("VLLM_USE_MODELSCOPE: ModelScope is not asked"))
         if locating.is_offline(self.variables):
             detail = f"not in {caches[0]}, and HF_HUB_OFFLINE forbids asking the hub"
             return self._nowhere(Unknown(detail), ModelProblem(kind="not-cached", file=self.given, detail=detail))
@@ -90,6 +94,21 @@ class _Probe:
 
         template = self._template_of_launch()
         return hub_model(self.given, self.revision, self.variables, self._flag("--hf-token"), template)
+
+    def tokenizer_problems(self) -> tuple[ModelProblem, ...]:
+        """What is wrong with the folder that `--tokenizer` names; an id of the hub is not looked at."""
+        value = self._flag("--tokenizer")
+        if not value:
+            return ()
+        path, file = locating.local_path(value, self.base, self.home), f"--tokenizer {value}"
+        if not is_folder(path):
+            if locating.is_repo_id(value) and not locating.looks_like_path(value):
+                return ()
+            return (ModelProblem(kind="not-found", file=file, detail=f"no such folder: {path}"),)
+        found = read_tokenizer(path, names_in(path)[0])
+        if not found.files:
+            return (ModelProblem(kind="missing", file=file, detail=f"no tokenizer files in {path}"),)
+        return tuple(structs.replace(p, file=file, detail=f"{p.file}: {p.detail}") for p in found.problems)
 
     def _no_path(self, path: Path) -> Model:
         detail = f"no such folder: {path}"

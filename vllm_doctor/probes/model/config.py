@@ -146,16 +146,18 @@ def _rope_type(rope: Object | None) -> str | None:
 
 
 def _plain(rope: Object | None) -> dict[str, float | str] | None:
-    """The scalar members; those of the first layer type where they are nested."""
+    """The numbers and words in it; those of the first layer type where they are nested."""
     if rope is None:
         return None
     nested = [v for v in rope.values() if isinstance(v, dict)]
     values = nested[0] if nested and len(nested) == len(rope) else rope
-    return {k: v for k, v in list(values.items())[:64] if isinstance(v, int | float | str) and _fits(v)}
+    return {k: v for k, v in list(values.items())[:64] if _is_plain(v)}
 
 
-def _fits(value: float | str) -> bool:
-    return isinstance(value, str | bool) or -(2.0**53) <= value <= 2.0**53
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and -(2.0**53) <= value <= 2.0**53
 
 
 def raw_text(config: Object) -> str:

@@ -1,8 +1,10 @@
 """Asks the hub about a model: its small files and the list of the others, never weights; each refusal told apart."""
 
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # not in typeshed
 
 import httpx
 from msgspec import Struct
@@ -38,18 +40,53 @@ class _Refused(Exception):
         self.problem = ModelProblem(kind=kind, file=file, detail=detail)
 
 
-def ask_hub(repo_id: str, revision: str | None, endpoint: str, token: str | None, wanted: tuple[str, ...]) -> HubAnswer:
+class Access(Struct, frozen=True, kw_only=True):
+    """How the launch would reach the hub; `variables` hold its proxies and certificates."""
+
+    endpoint: str
+    token: str | None
+    variables: Mapping[str, str]
+
+    def client(self) -> httpx.Client:
+        """A client that goes the way vLLM would go; raises ValueError or OSError where that is no way."""
+        headers = {"user-agent": f"vllm-doctor/{__version__}"}
+        if self.token:
+            headers["authorization"] = f"Bearer {self.token}"
+        certificates = self.variables.get("SSL_CERT_FILE")
+        return httpx.Client(
+            base_url=self.endpoint,
+            headers=headers,
+            timeout=TIMEOUT,
+            follow_redirects=True,
+            trust_env=False,
+            proxy=_proxy(self.endpoint, self.variables),
+            verify=ssl.create_default_context(cafile=certificates) if certificates else True,
+        )
+
+
+def _proxy(endpoint: str, variables: Mapping[str, str]) -> str | None:
+    """The proxy that the variables name for the endpoint (HTTPS_PROXY, ALL_PROXY; NO_PROXY excepts hosts)."""
+    scheme, _, rest = endpoint.partition("://")
+    names = (f"{scheme}_proxy".lower(), f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    proxy = next((variables[n] for n in names if variables.get(n)), None)
+    excepted = variables.get("no_proxy") or variables.get("NO_PROXY") or ""
+    if proxy is None or proxy_bypass_environment(rest.partition("/")[0], {"no": excepted}):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def ask_hub(repo_id: str, revision: str | None, access: Access, wanted: tuple[str, ...]) -> HubAnswer:
     """The hub's answer about a repository; a refusal is its `problem`.
 
     config.json is asked for first, by the URL that the hub's client uses, so that a mirror without an API will do.
     """
-    headers = {"user-agent": f"vllm-doctor/{__version__}"} | ({"authorization": f"Bearer {token}"} if token else {})
     try:
-        client = httpx.Client(base_url=endpoint, headers=headers, timeout=TIMEOUT, follow_redirects=True)
-    except (httpx.InvalidURL, ValueError) as problem:
-        return HubAnswer(problem=ModelProblem(kind="unreachable", file=repo_id, detail=f"{endpoint}: {problem}"))
+        client = access.client()
+    except (httpx.InvalidURL, ValueError, OSError, ImportError) as problem:
+        detail = f"{access.endpoint}: {problem}"
+        return HubAnswer(problem=ModelProblem(kind="unreachable", file=repo_id, detail=detail))
     with client:
-        conversation = _Conversation(client, repo_id, revision or "main", token is not None)
+        conversation = _Conversation(client, repo_id, revision or "main", access.token is not None)
         try:
             return conversation.hold(wanted)
         except _Refused as refused:

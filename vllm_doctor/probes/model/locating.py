@@ -45,10 +45,11 @@ def local_path(name: str, base: Path, home: str | None) -> Path:
 
 def is_offline(variables: Mapping[str, str]) -> bool:
     """Whether the hub's client may not use the network (huggingface_hub 2.4 constants.py; vLLM reads the same)."""
-    return _true(variables.get("HF_HUB_OFFLINE") or variables.get("TRANSFORMERS_OFFLINE") or "")
+    return is_true(variables.get("HF_HUB_OFFLINE") or variables.get("TRANSFORMERS_OFFLINE") or "")
 
 
-def _true(value: str) -> bool:
+def is_true(value: str) -> bool:
+    """Whether a variable switches on, as huggingface_hub and vLLM read theirs."""
     return value.upper() in _TRUE
 
 

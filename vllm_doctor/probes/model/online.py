@@ -8,7 +8,7 @@ from vllm_doctor.facts import ChatTemplate, Model, ModelConfig, ModelProblem, Mo
 from vllm_doctor.probes.model.adapters import CONFIG as ADAPTER_CONFIG
 from vllm_doctor.probes.model.adapters import described as described_adapter
 from vllm_doctor.probes.model.config import parse_config
-from vllm_doctor.probes.model.hub import DEFAULT_ENDPOINT, HubAnswer, ask_hub
+from vllm_doctor.probes.model.hub import DEFAULT_ENDPOINT, Access, HubAnswer, ask_hub
 from vllm_doctor.probes.model.locating import home_folder
 from vllm_doctor.probes.model.names import suggest_ids
 from vllm_doctor.probes.model.reading import Unreadable, parse_object, read_bytes
@@ -30,7 +30,8 @@ def hub_model(
     """The model as the hub describes it; where it refuses, its problem and what may have been meant."""
     endpoint = (variables.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     known_token = token if token and token != MASK else stored_token(variables)
-    answer = ask_hub(name, revision, endpoint, known_token, SMALL_FILES)
+    access = Access(endpoint=endpoint, token=known_token, variables=variables)
+    answer = ask_hub(name, revision, access, SMALL_FILES)
     problems: list[ModelProblem] = [answer.problem] if answer.problem else []
     config = _config(answer, problems)
     tokenizer = _object(answer, "tokenizer_config.json", problems)

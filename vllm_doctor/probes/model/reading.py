@@ -84,6 +84,18 @@ def read_head(path: Path, maximum_bytes: int) -> bytes:
             raise Unreadable("unreadable", path.name, problem.strerror or "cannot be read") from None
 
 
+def read_ends(path: Path, maximum_bytes: int) -> tuple[bytes, bytes]:
+    """The first and the last bytes of a regular file, which overlap where it is short; raises Unreadable."""
+    file, size = open_regular(path)
+    with file:
+        try:
+            head = file.read(maximum_bytes)
+            file.seek(max(0, size - maximum_bytes))
+            return head, file.read(maximum_bytes)
+        except OSError as problem:
+            raise Unreadable("unreadable", path.name, problem.strerror or "cannot be read") from None
+
+
 def read_object(path: Path, maximum_bytes: int) -> dict[str, Any]:
     """A JSON object out of a file; raises Unreadable where it is none."""
     return parse_object(read_bytes(path, maximum_bytes), path.name)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from vllm_doctor.facts import ModelProblem, Unknown
-from vllm_doctor.probes.model.reading import Unreadable, read_bytes, read_head, read_object
+from vllm_doctor.probes.model.reading import Unreadable, read_bytes, read_ends, read_head, read_object
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def read_tokenizer(folder: Path, names: frozenset[str]) -> TokenizerFacts:
         markers = tuple(sorted(MARKERS.intersection(_added_tokens(folder, names, config))))
     except Unreadable as unreadable:
         problem = unreadable.problem
-        if problem not in problems:
+        if problem.file not in {p.file for p in problems}:
             problems.append(problem)
         markers = Unknown(f"{problem.file}: {problem.detail}")
     return TokenizerFacts(files=files, problems=tuple(problems), config=config, markers=markers)
@@ -107,13 +107,19 @@ def _object(path: Path, problems: list[ModelProblem]) -> dict[str, Any]:
 def _stub(path: Path) -> ModelProblem | None:
     """What is plainly wrong with a tokenizer file: gone, empty, or a git-lfs pointer."""
     try:
-        head = read_head(path, 2048)
+        head, tail = read_ends(path, 2048)
         if len(head) < 2048:
             read_bytes(path, 2048)
     except Unreadable as unreadable:
         return unreadable.problem
-    if path.suffix == ".json" and not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+    if path.suffix != ".json":
+        return None
+    if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         return ModelProblem(kind="not-json", file=path.name, detail=f"begins with {head[:16]!r}")
+    if not tail.rstrip().endswith((b"}", b"]")):
+        return ModelProblem(
+            kind="truncated", file=path.name, detail=f"ends with {tail[-16:]!r}: JSON ends with a brace"
+        )
     return None
 
 

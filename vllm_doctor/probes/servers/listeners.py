@@ -1,7 +1,7 @@
 """Who listens on which TCP port, from the kernel's own tables; nothing is connected to."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,13 @@ from vllm_doctor.probes.host import files
 
 TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
-# The kernel writes listening sockets first (net/ipv4/tcp_ipv4.c, tcp_seq_ops), so the start of a table holds them all.
+# The kernel writes listening sockets first (net/ipv4/tcp_ipv4.c, tcp_get_idx), so the start of a table holds them all.
 MAXIMUM_TABLE_BYTES = 2 * 2**20
+
+# A read of such a table ends at the end of a line, within a page (fs/seq_file.c, seq_read_iter): one that brings less
+# than a page without a line (at most 180 bytes) was the last. Asking for more walks through all sockets again.
+FULL_READ_BYTES = 4096 - 256
+
 MAXIMUM_LISTENERS = 2000
 
 # How many open files of all processes are looked at to find whose a socket is.
@@ -60,22 +65,49 @@ def readable(address: str) -> str:
 
 def listening() -> tuple[Socket, ...] | Unknown:
     """The listening sockets of this network namespace."""
-    tables = [content for path in TABLES if (content := files.text(path, MAXIMUM_TABLE_BYTES)) is not None]
+    tables = [content for path in TABLES if (content := _start(path)) is not None]
     if not tables:
         return Unknown(f"{TABLES[0]} cannot be read: this system does not show who listens")
     found = (socket for table in tables for socket in sockets(table))
     return tuple(socket for _, socket in zip(range(MAXIMUM_LISTENERS), found, strict=False))
 
 
-def facts(found: tuple[Socket, ...], ports: Collection[int]) -> tuple[Listener, ...]:
-    """The listeners as facts; whose they are is looked up for those ports only, for it costs a walk over all files."""
+def _start(path: str) -> str | None:
+    """The part of a table that holds the listening sockets, in as few reads as it takes."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, AttributeError):
+        return None
+    parts: list[bytes] = []
+    try:
+        while len(parts) * FULL_READ_BYTES < MAXIMUM_TABLE_BYTES:
+            parts.append(os.read(descriptor, 65_536))
+            if len(parts[-1]) < FULL_READ_BYTES or not _all_listen(parts[-1]):
+                break
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode("ascii", "replace")
+
+
+def _all_listen(part: bytes) -> bool:
+    lines = [line.split() for line in part.splitlines()]
+    return all(words[3] in (b"0A", b"st") for words in lines if len(words) > 3)
+
+
+def facts(found: tuple[Socket, ...], ports: Collection[int], commands: Mapping[int, str]) -> tuple[Listener, ...]:
+    """The listeners as facts; whose they are is looked up for those ports only, for it costs a walk over all files.
+
+    `commands` are the command lines that are known already, by pid, with their secrets masked.
+    """
     owners = _owners({socket.inode for socket in found if socket.port in ports})
-    return tuple(_fact(socket, owners.get(socket.inode)) for socket in found)
+    return tuple(_fact(socket, owners.get(socket.inode), commands) for socket in found)
 
 
-def _fact(socket: Socket, pid: int | None) -> Listener:
-    command = None
-    if pid is not None:
+def _fact(socket: Socket, pid: int | None, commands: Mapping[int, str]) -> Listener:
+    command = None if pid is None else commands.get(pid)
+    if pid is not None and command is None:
         words = (files.head(f"/proc/{pid}/cmdline", 4096) or b"").decode("utf-8", "replace")
         command = redact.line(words.replace("\0", " ")) or None
     return Listener(address=socket.address, port=socket.port, pid=pid, command=command, user=user_name(socket.user_id))

@@ -19,6 +19,9 @@ MAXIMUM_SERVERS = 100
 # vLLM's own default (`--port`, since the first release with an OpenAI-compatible server).
 DEFAULT_PORT = 8000
 
+# The doctor's own names; a child of it carries its command line until it has started another program.
+OURS = frozenset({"vllm-doctor", "vllm_doctor"})
+
 
 class Process(NamedTuple):
     """A process whose command line is that of a server."""
@@ -47,17 +50,20 @@ def _candidates() -> Iterator[Process]:
         if not data or b"vllm" not in data:
             continue
         words = tuple(word for word in data.decode("utf-8", "replace").split("\0") if word)
-        if launch_words(words) and pid != os.getpid():
+        if launch_words(words):
             yield Process(pid, words)
 
 
 def launch_words(words: tuple[str, ...]) -> tuple[str, ...]:
     """The words from `vllm serve` or `-m vllm...api_server` on; empty where the command line starts no server.
 
-    Only the first words count (interpreter, options, program): an editor or a pager may have the same words further on.
+    Only the first words count (interpreter, options, program): an editor or a pager may have the same words further on,
+    and so has the doctor itself, which is asked about a launch.
     """
     for place, word in enumerate(words[:6]):
         following = words[place + 1] if place + 1 < len(words) else ""
+        if word.rsplit("/", 1)[-1] in OURS:
+            return ()
         if word.rsplit("/", 1)[-1] == "vllm" and following == "serve":
             return ("vllm", *words[place + 1 :])
         if word == "-m" and following.startswith("vllm.entrypoints.") and following.endswith("api_server"):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from vllm_doctor.releases.extract.names import KNOWN_CONSTANTS, Names
 from vllm_doctor.releases.extract.values import (
+    MAXIMUM_WEIGHT,
     ClassRef,
     EnumMember,
     Frame,
@@ -18,6 +19,8 @@ from vllm_doctor.releases.extract.values import (
     ModuleRef,
     Unknown,
     Value,
+    is_bulky,
+    weight_of,
 )
 
 MAXIMUM_ITEMS = 10_000
@@ -28,6 +31,8 @@ SCALARS = (str, int, float, bool, type(None))
 
 def is_known(value: Value) -> bool:
     """Whether a value is plain data all the way down."""
+    if is_bulky(value):
+        return False
     if isinstance(value, list | tuple | set):
         return all(is_known(item) for item in value)
     if isinstance(value, dict):
@@ -52,10 +57,16 @@ class Expressions(Names):
                 return self.name(name, frame)
             case ast.Attribute():
                 return self.attribute_of(node, frame)
-            case ast.Call():
-                return self.call(node, frame)
             case ast.Lambda():
                 return LambdaRef(node, frame)
+        made = self.call(node, frame) if isinstance(node, ast.Call) else self._made(node, frame)
+        weight = weight_of(made)
+        self.step(weight)
+        return Unknown("...") if weight > MAXIMUM_WEIGHT else made
+
+    def _made(self, node: ast.expr, frame: Frame) -> Value:
+        """The value of an expression that builds something."""
+        match node:
             case ast.Dict() | ast.List() | ast.Tuple() | ast.Set():
                 return self._display(node, frame)
             case ast.ListComp() | ast.GeneratorExp() | ast.SetComp():
@@ -150,7 +161,9 @@ class Expressions(Names):
             case ast.Subscript(value=holder, slice=key):
                 known, index_value = self.evaluate(holder, frame), self.evaluate(key, frame)
                 if isinstance(known, dict) and _is_hashable(index_value):
-                    known[index_value] = value
+                    weight = weight_of(value)
+                    self.step(weight)
+                    known[index_value] = Unknown("...") if weight > MAXIMUM_WEIGHT else value
 
     def truth(self, node: ast.expr, frame: Frame) -> bool | None:
         """Whether a condition holds; None when only running would tell. The platform is taken to be CUDA."""
@@ -163,6 +176,7 @@ class Expressions(Names):
             inner = self.truth(node.operand, frame)
             return None if inner is None else not inner
         value = self.evaluate(node, frame)
+        self.step(weight_of(value))
         return bool(value) if is_known(value) else None
 
     @staticmethod

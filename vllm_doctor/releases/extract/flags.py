@@ -17,6 +17,7 @@ from vllm_doctor.releases.extract.values import (
     ParserRef,
     Unknown,
     Value,
+    is_bulky,
     text_of,
 )
 
@@ -203,6 +204,8 @@ def shown(value: Value) -> str | None:
 
 def _as_json(value: Value) -> str:
     plain = list(value) if isinstance(value, tuple | set) else value
+    if is_bulky(plain):
+        return f"<{type(plain).__name__}>"
     try:
         return json.dumps(plain, default=shown)
     except (TypeError, ValueError, RecursionError):

@@ -22,7 +22,9 @@ from vllm_doctor.releases.extract.values import (
     ParserRef,
     Unknown,
     Value,
+    is_bulky,
     text_of,
+    weight_of,
 )
 
 MAXIMUM_DEPTH = 12
@@ -237,6 +239,7 @@ class Machine(Expressions):
         if isinstance(receiver, ParserRef):
             return _parser_method(receiver, function.attr, arguments, keywords)
         if isinstance(receiver, dict | list | str):
+            self.step(weight_of(receiver))
             return _data_method(receiver, function.attr, arguments, node)
         found = self.attribute_of(function, frame)
         if isinstance(found, FunctionRef):
@@ -316,6 +319,8 @@ def _dict_method(holder: dict[Value, Value], name: str, arguments: list[Value], 
 
 def _list_method(holder: list[Value], name: str, arguments: list[Value], unknown: Unknown) -> Value:
     for argument in arguments[:1]:
+        if is_bulky(holder) or is_bulky(argument):
+            continue
         if name == "append":
             holder.append(argument)
         elif name == "extend" and isinstance(argument, list | tuple):

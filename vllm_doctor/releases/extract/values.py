@@ -13,6 +13,13 @@ from vllm_doctor.releases.extract.tree import Module
 
 Value: TypeAlias = object
 
+MAXIMUM_WEIGHT = 50_000
+"""Parts in one value. The largest of any release, the model registry, has about 2,000; source that doubles a value over
+and over would otherwise fill the memory."""
+
+CHARACTERS_PER_PART = 100
+"""How much text weighs as much as one part."""
+
 
 @dataclass(frozen=True)
 class Unknown:
@@ -126,6 +133,29 @@ class LambdaRef:
         return ast.unparse(self.node)
 
 
+def is_bulky(value: Value) -> bool:
+    """Whether a value has more parts than any that vLLM's own source builds."""
+    return weight_of(value) > MAXIMUM_WEIGHT
+
+
+def weight_of(value: Value) -> int:
+    """How many parts a value has; stops counting soon after `MAXIMUM_WEIGHT`."""
+    pending, weight = [value], 0
+    while pending and weight <= MAXIMUM_WEIGHT:
+        part = pending.pop()
+        weight += 1
+        match part:
+            case str():
+                weight += len(part) // CHARACTERS_PER_PART
+            case list() | tuple() | set():
+                pending += part
+            case dict():
+                pending += [*part.keys(), *part.values()]
+            case Hint():
+                pending += part.arguments
+    return weight
+
+
 def text_of(value: Value) -> str:
     """A short name of a value, for deciding what a converter or a type hint is called."""
     match value:
@@ -137,4 +167,4 @@ def text_of(value: Value) -> str:
             return value.node.name
         case Hint(origin=origin):
             return origin
-    return repr(value)
+    return value if isinstance(value, str) else type(value).__name__

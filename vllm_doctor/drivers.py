@@ -22,9 +22,6 @@ TOOLKIT_BRANCH = {
     (13, 3): 610,
 }
 
-# The last vLLM release whose wheels use CUDA 12 (its torch pin is 2.10.0; 0.20.0 pins 2.11.0, which is CUDA 13).
-LAST_CUDA_12_RELEASE = "0.19.1"
-
 
 def numbers(version: str) -> tuple[int, ...]:
     """`580.65.06` as (580, 65, 6); an empty tuple for what is no such version."""

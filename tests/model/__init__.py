@@ -1,0 +1,1 @@
+"""Tests of the model probe and of the checks over what it reads."""
