@@ -1,7 +1,8 @@
 """The environment report and the launch command inside a text, and what the ordinary checks say of them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from vllm_doctor import redact
 from vllm_doctor.errors import DoctorError
@@ -16,10 +17,18 @@ _REPORT = re.compile(rb"PyTorch version|CUDA used to build PyTorch|GPU models an
 _COMMAND = re.compile(
     rb"(?:^|\n)[^\n]{0,200}?(?:\bvllm serve \S|-m vllm\.entrypoints\.(?:openai\.)?api_server|docker run [^\n]{0,400}vllm)"
 )
-_BEGINNING = re.compile(r"(?:[A-Z_][A-Z0-9_]*=\S+ +)*(?:vllm serve |python\S* -m vllm\.|docker run )")
+# A command stands at the beginning of its line, behind a prompt at most: prose and log lines that mention one do not.
+_BEGINNING = re.compile(
+    r"(?:[$#+>%] ?|\S{1,40}@\S{1,80}[$#] ?|(?:CMD|ENTRYPOINT|command|Command|cmd):? )?"
+    r"(?P<command>(?:export )?(?:[A-Z_][A-Z0-9_]*=\S* +){0,20}"
+    r"(?:sudo )?(?:nohup )?(?:\S{0,80}/)?(?:vllm serve -{0,2}[\w./]|python[\d.]* -m vllm\.|docker run ))"
+)
 
 # Lines that a launch with backslashes may go over.
 MAXIMUM_COMMAND_LINES = 60
+
+# A text that mentions more launches than this is a manual.
+MAXIMUM_COMMANDS = 20
 
 
 def judge(head: bytes) -> tuple[Snapshot | None, tuple[Finding, ...]]:
@@ -50,25 +59,28 @@ def _report(head: bytes) -> Snapshot | None:
 
 
 def _launch(head: bytes) -> Launch | None:
-    found = _COMMAND.search(head)
-    if found is None:
-        return None
+    for found in islice(_COMMAND.finditer(head), MAXIMUM_COMMANDS):
+        start = head.rfind(b"\n", 0, found.end()) + 1
+        lines = [reader.clean(line) for line in head[start : start + 16384].split(b"\n")[:MAXIMUM_COMMAND_LINES]]
+        beginning = _BEGINNING.match(lines[0].text)
+        if beginning is None or lines[0].process or lines[0].quiet:
+            continue
+        if (launch := _parsed("\n".join(_continued(lines))[beginning.start("command") :])) is not None:
+            return launch
+    return None
+
+
+def _parsed(command: str) -> Launch | None:
     from vllm_doctor.launch.parse import parse_line
 
-    start = head.rfind(b"\n", 0, found.end()) + 1
-    lines = head[start : start + 16384].split(b"\n")[:MAXIMUM_COMMAND_LINES]
-    command = "\n".join(_continued(reader.clean(line).text for line in lines))
-    beginning = _BEGINNING.search(command)
-    if beginning is None:
-        return None
     try:
-        return parse_line(command[beginning.start() :])
+        return parse_line(command)
     except DoctorError:
         return None
 
 
-def _continued(lines: Iterator[str]) -> Iterator[str]:
+def _continued(lines: Iterable[reader.CleanLine]) -> Iterator[str]:
     for line in lines:
-        yield line
-        if not line.endswith("\\"):
+        yield line.text
+        if not line.text.endswith("\\"):
             return

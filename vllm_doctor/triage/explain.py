@@ -7,6 +7,7 @@ from typing import BinaryIO
 from msgspec import Struct, structs
 
 from vllm_doctor import redact
+from vllm_doctor.facts import Unknown
 from vllm_doctor.finding import Confidence, Finding, Severity
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor.triage import embedded, filling, telling, wrapped
@@ -70,11 +71,6 @@ class Reading:
         self._head: list[bytes] = []
         self._kept = 0
 
-    @property
-    def found(self) -> int:
-        """How many matches there are so far."""
-        return len(self._matcher.matches)
-
     def feed(self, block: bytes) -> None:
         """Take more of the text."""
         self._matcher.feed(block)
@@ -84,14 +80,18 @@ class Reading:
             self._kept += len(self._head[-1])
 
     def explanation(self) -> Explanation:
-        """What the text says, as far as it was read."""
+        """What the whole text says; nothing can be fed after it."""
         self._matcher.finish()
+        return self.so_far()
+
+    def so_far(self) -> Explanation:
+        """What the whole lines say that were read so far."""
         head = b"".join(self._head)
         ranked = rank(self._matcher.matches)
         if not ranked or not _names_root(ranked):
             ranked = _second_reading(head) or ranked
         snapshot, judged = embedded.judge(head)
-        findings = _one_ranking([_explained(r) for r in ranked], judged, certain=_names_root(ranked))
+        findings = _one_ranking([_explained(r) for r in ranked], judged, reported=_holds_report(snapshot))
         return Explanation(
             findings=tuple(findings),
             telling=() if findings else tuple(_line(n, t) for n, t in self._telling.lines()),
@@ -147,19 +147,24 @@ def _line(number: int, text: str) -> Line:
     return Line(number, redact.line(text, MAXIMUM_CHARACTERS))
 
 
-def _one_ranking(explained: list[Explained], judged: Sequence[Finding], *, certain: bool) -> list[Explained]:
+def _holds_report(snapshot: Snapshot | None) -> bool:
+    return snapshot is not None and not isinstance(snapshot.environment, Unknown)
+
+
+def _one_ranking(explained: list[Explained], judged: Sequence[Finding], *, reported: bool) -> list[Explained]:
     """Findings of the text and of its environment in one order: they confirm each other, or stand side by side.
 
-    What the text itself says comes first; the environment's errors come first where the text only says that something
-    died, and are left out where they would explain a text that complains of nothing.
+    What the text itself complains of comes first; where it only says that something died, the environment's errors do.
+    A text that complains of nothing is judged by its environment report alone: a launch command may stand in any prose.
     """
+    if not explained and not reported:
+        return []
     agreed = {f.cause: f for f in judged}
     confirmed = [_confirmed(e, agreed.get(e.finding.cause)) for e in explained]
-    if not explained:
-        return []
     causes = {e.finding.cause for e in explained}
     others = [Explained(f, ()) for f in judged if f.cause not in causes and f.severity is Severity.ERROR]
-    return [*confirmed, *others] if certain else [*others, *confirmed]
+    only_died = bool(explained) and explained[0].finding.cause == "engine-dead"
+    return [*others, *confirmed] if only_died else [*confirmed, *others]
 
 
 def _confirmed(explained: Explained, same: Finding | None) -> Explained:

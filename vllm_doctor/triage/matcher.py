@@ -59,7 +59,7 @@ class _Pattern:
         found = self._compiled.search(text)
         if found is None or (self._unless is not None and self._unless.search(text)):
             return None
-        return {n: v.decode("utf-8", "replace") for n, v in found.groupdict().items() if v is not None}
+        return {n.decode(): v.decode("utf-8", "replace") for n, v in found.groupdict().items() if v is not None}
 
 
 class Patterns:
