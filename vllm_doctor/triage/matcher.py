@@ -19,8 +19,17 @@ BLOCK_BYTES = 2**20
 # A literal that was looked at so often has said what it has to say; the time per byte stays bounded.
 MAXIMUM_LOOKS = 300
 
+# Looks at lines that any text may have, and one more for so many bytes; beyond that a literal has its first looks only.
+FREE_LOOKS = 2000
+BYTES_PER_LOOK = 4096
+FIRST_LOOKS = 3
+
+# Lines that are also read together with those that follow them: so many, and one more for so many bytes.
+FREE_JOINS = 200
+BYTES_PER_JOIN = 32768
+
 # Matches kept of one signature: its first ones decide.
-MAXIMUM_MATCHES = 40
+MAXIMUM_MATCHES = 16
 
 # So many hits of literals that are not looked at any more pay for an automaton without them.
 MAXIMUM_IDLE_HITS = 2000
@@ -105,6 +114,10 @@ class Matcher:
         self._prefilter = self._patterns.prefilter
         self._looks: dict[bytes, int] = {}
         self._counts: dict[str, int] = {}
+        self._worn: set[bytes] = set()
+        self._total_looks = 0
+        self._joins = 0
+        self._bytes = 0
         self._idle_hits = 0
         self._rest = b""
 
@@ -126,47 +139,61 @@ class Matcher:
             self._rest = b""
 
     def _look(self, block: bytes) -> None:
+        self._bytes += len(block)
         counted, place = 0, 0
         number = self.lines + 1
         while (hit := self._prefilter.next_place(block, place)) is not None:
-            start, end = _window(block, *hit)
             literal = block[hit[0] : hit[1]].lower()
-            if self._looks.get(literal, 0) >= MAXIMUM_LOOKS:
+            if self._is_worn(literal):
                 # The rest of the line may hold another literal.
                 place = hit[1]
                 self._idle()
                 continue
+            start, end = _window(block, *hit)
             number += block.count(b"\n", counted, start)
             counted = start
             self._line(block, start, end, number)
             place = end
         self.lines += block.count(b"\n") + (not block.endswith(b"\n"))
 
+    def _is_worn(self, literal: bytes) -> bool:
+        if literal in self._worn:
+            return True
+        exhausted = self._total_looks > FREE_LOOKS + self._bytes // BYTES_PER_LOOK
+        return exhausted and self._looks.get(literal, 0) >= FIRST_LOOKS
+
     def _idle(self) -> None:
         self._idle_hits += 1
         if self._idle_hits >= MAXIMUM_IDLE_HITS:
             self._idle_hits = 0
-            worn = {literal.decode() for literal, looks in self._looks.items() if looks >= MAXIMUM_LOOKS}
-            self._prefilter = Prefilter(self._patterns.literals - worn)
+            self._prefilter = Prefilter(self._patterns.literals - {literal.decode() for literal in self._worn})
 
     def _line(self, block: bytes, start: int, end: int, number: int) -> None:
         raw = block[start:end]
         literals = self._prefilter.all_in(raw)
-        for literal in literals:
-            self._looks[literal] = self._looks.get(literal, 0) + 1
-        candidates = [
-            p
-            for p in self._patterns.of(literals)
-            if self._counts.get(p.signature.id, 0) < MAXIMUM_MATCHES
-        ]
+        candidates = [p for p in self._patterns.of(literals) if not self._is_full(p.signature)]
+        self._note_looks(literals)
         if not candidates:
             return
         line = reader.clean(raw)
         missed = self._match(candidates, line, line.text.encode(), number)
-        if missed:
-            joined = _joined(line, block, end)
-            if joined:
+        if missed and self._joins < FREE_JOINS + self._bytes // BYTES_PER_JOIN:
+            self._joins += 1
+            if joined := _joined(line, block, end):
                 self._match(missed, line, joined, number)
+
+    def _is_full(self, signature: Signature) -> bool:
+        return self._counts.get(signature.id, 0) >= MAXIMUM_MATCHES
+
+    def _note_looks(self, literals: Iterable[bytes]) -> None:
+        """Count the look; a literal is worn where it was looked at often, or all its signatures have their matches."""
+        self._total_looks += 1
+        for literal in literals:
+            self._looks[literal] = looks = self._looks.get(literal, 0) + 1
+            if looks >= MAXIMUM_LOOKS or (
+                looks >= MAXIMUM_MATCHES and all(self._is_full(p.signature) for p in self._patterns.of((literal,)))
+            ):
+                self._worn.add(literal)
 
     def _match(self, candidates: list[_Pattern], line: CleanLine, text: bytes, number: int) -> list[_Pattern]:
         """Keep what matches; the expressions that do not are given back."""
