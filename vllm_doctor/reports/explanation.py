@@ -91,9 +91,7 @@ def _explained(explained: Explained) -> Iterator[Line]:
     for seen in finding.evidence[len(explained.lines) :]:
         yield Line(label=Span("seen", Style.MUTED), words=(Span(words.line(seen)),), indent=2, hang=DETAIL_COLUMN)
     for fix in finding.fixes:
-        yield Line(
-            label=Span("fix", Style.GOOD), words=(Span(words.line(fix.title)),), indent=2, hang=DETAIL_COLUMN
-        )
+        yield Line(label=Span("fix", Style.GOOD), words=(Span(words.line(fix.title)),), indent=2, hang=DETAIL_COLUMN)
         for change in words.fix_lines(fix):
             yield Line(words=(Span(change, Style.COMMAND),), hang=COMMAND_COLUMN)
         if fix.command is not None:

@@ -14,9 +14,7 @@ from vllm_doctor.triage import reader
 NOT_SAID = Unknown("the text does not say")
 
 _REPORT = re.compile(rb"PyTorch version|CUDA used to build PyTorch|GPU models and configuration|Nvidia driver version")
-_COMMAND = re.compile(
-    rb"(?:^|\n)[^\n]{0,200}?(?:\bvllm serve \S|-m vllm\.entrypoints\.(?:openai\.)?api_server|docker run [^\n]{0,400}vllm)"
-)
+_COMMAND = re.compile(rb"vllm serve \S|-m vllm\.entrypoints\.|docker run ")
 # A command stands at the beginning of its line, behind a prompt at most: prose and log lines that mention one do not.
 _BEGINNING = re.compile(
     r"(?:[$#+>%] ?|\S{1,40}@\S{1,80}[$#] ?|(?:CMD|ENTRYPOINT|command|Command|cmd):? )?"
@@ -60,7 +58,7 @@ def _report(head: bytes) -> Snapshot | None:
 
 def _launch(head: bytes) -> Launch | None:
     for found in islice(_COMMAND.finditer(head), MAXIMUM_COMMANDS):
-        start = head.rfind(b"\n", 0, found.end()) + 1
+        start = head.rfind(b"\n", 0, found.start()) + 1
         lines = [reader.clean(line) for line in head[start : start + 16384].split(b"\n")[:MAXIMUM_COMMAND_LINES]]
         beginning = _BEGINNING.match(lines[0].text)
         if beginning is None or lines[0].process or lines[0].quiet:

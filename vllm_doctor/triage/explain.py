@@ -172,9 +172,8 @@ def _confirmed(explained: Explained, same: Finding | None) -> Explained:
         return explained
     finding = explained.finding
     fixes = {f.title: f for f in (*finding.fixes, *same.fixes)}
-    evidence = (*finding.evidence, *(f"the environment in the text says the same: {seen}" for seen in same.evidence[:3]))
-    return structs.replace(
-        explained, finding=structs.replace(finding, evidence=evidence, fixes=tuple(fixes.values()))
+    evidence = (
+        *finding.evidence,
+        *(f"the environment in the text says the same: {seen}" for seen in same.evidence[:3]),
     )
-
-
+    return structs.replace(explained, finding=structs.replace(finding, evidence=evidence, fixes=tuple(fixes.values())))

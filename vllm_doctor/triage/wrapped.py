@@ -5,7 +5,7 @@ import re
 from vllm_doctor.triage import reader
 
 # Longer texts come from a file, which nothing wraps.
-MAXIMUM_BYTES = 512 * 2**10
+MAXIMUM_BYTES = 64 * 2**10
 
 # A line shorter than this was not broken by a terminal.
 MINIMUM_CHARACTERS = 38
