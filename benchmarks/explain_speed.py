@@ -20,8 +20,8 @@ from vllm_doctor.triage.explain import Reading, explain_stream, explain_text
 from vllm_doctor.triage.signature import book
 
 PLAIN = (
-    "(APIServer pid=1) INFO 01-20 13:03:{0:02} [loggers.py:123] Engine 000: Avg prompt throughput: 2082.8 tokens/s, Avg "
-    "generation throughput: 194.4 tokens/s, Running: 3 reqs, Waiting: 0 reqs, GPU KV cache usage: 4.8%\n"
+    "(APIServer pid=1) INFO 01-20 13:03:{0:02} [loggers.py:123] Engine 000: Avg prompt throughput: 2082.8 tokens/s, "
+    "Avg generation throughput: 194.4 tokens/s, Running: 3 reqs, Waiting: 0 reqs, GPU KV cache usage: 4.8%\n"
     '(APIServer pid=1) INFO:     172.27.0.4:6{0:03} - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
     "(APIServer pid=1) INFO 01-20 13:03:{0:02} [logger.py:39] Received request chatcmpl-{0:032x}: params: "
     "SamplingParams(n=1, temperature=0.7, top_p=0.8, max_tokens=512)\n"
@@ -41,11 +41,16 @@ class Stream(io.RawIOBase):
         self._left = size
         self._block = plain(2**20)
 
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        taken = min(self._left, len(self._block) if size < 0 else size)
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        """Put the next bytes into a buffer."""
+        taken = min(self._left, len(self._block), len(buffer))
         self._left -= taken
-        return self._block[:taken]
+        buffer[:taken] = self._block[:taken]
+        return taken
 
 
 def inputs(count: int, size: int) -> "list[tuple[str, bytes]]":
@@ -105,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     Reading()
     started = time.process_time()
-    explain_stream(Stream(options.megabytes * 10**6))  # type: ignore[arg-type] - only read is called
+    explain_stream(io.BufferedReader(Stream(options.megabytes * 10**6)))
     elapsed = time.process_time() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size = options.kibibytes * 1024

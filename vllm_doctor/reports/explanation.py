@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from vllm_doctor import redact
-from vllm_doctor.diagnose import Diagnosis
+from vllm_doctor.diagnose import CheckResult, Diagnosis, Status
 from vllm_doctor.facts import Unknown
 from vllm_doctor.finding import Confidence
 from vllm_doctor.reports import FORMATS, words
@@ -26,7 +26,7 @@ COMMAND_COLUMN = 10
 
 # How to get a text that holds the cause.
 BETTER_TEXT = (
-    "give the whole log from its first line: the cause stands above the last traceback, often in another process's lines",
+    "give the whole log from its first line: the cause stands above the last traceback, often in another process",
     "start the server again with VLLM_LOGGING_LEVEL=DEBUG, and keep standard output and standard error together",
     "add the output of `vllm collect-env`, or run `vllm-doctor run -- COMMAND` on the machine itself",
 )
@@ -52,7 +52,9 @@ def _finding(explained: Explained) -> dict[str, Any]:
 def _diagnosis(explanation: Explanation) -> Diagnosis:
     unsaid = Unknown("the text does not say")
     snapshot = explanation.snapshot or Snapshot(host=unsaid, gpus=unsaid, environment=unsaid, servers=unsaid)
-    return Diagnosis(snapshot=snapshot, findings=tuple(f.finding for f in explanation.findings), checks=())
+    findings = tuple(f.finding for f in explanation.findings)
+    checks = tuple(CheckResult(id=i, status=Status.FOUND) for i in dict.fromkeys(f.check for f in findings))
+    return Diagnosis(snapshot=snapshot, findings=findings, checks=checks)
 
 
 def lines(explanation: Explanation, *, quiet: bool = False) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""From all matches to the root cause: first cause over consequence, worker over engine over API server, certain first."""
+"""From matches to the root cause: cause over consequence, certain over likely, worker over engine over API server."""
 
 from collections.abc import Iterable, Sequence
 
@@ -39,7 +39,7 @@ class _Candidate(Struct, frozen=True):
 
 
 def rank(matches: Sequence[Match]) -> tuple[Ranked, ...]:
-    """The causes that the matches name, the root cause first; nothing where only consequences of a normal stop remain."""
+    """The causes that the matches name, the root cause first; what follows a normal stop does not count."""
     live = _without_shutdown(matches)
     stages = Stages(matches)
     candidates = sorted(_candidates(live, stages, {m.signature.id for m in live}), key=lambda c: c.key)

@@ -1,5 +1,6 @@
 """What a signature is, and the book of all of them, read from `signatures/*.toml`."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
@@ -9,6 +10,11 @@ import msgspec
 from msgspec import Struct
 
 from vllm_doctor.causes import catalogue
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FOLDER = Path(__file__).parent / "signatures"
 
@@ -94,10 +100,6 @@ class _Family(Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_family(path: Path) -> tuple[Signature, ...]:
     """The signatures of one file; raises ValueError for one that is not well made."""
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        import tomli as tomllib
     data = tomllib.loads(path.read_text(encoding="utf-8"))
     family = msgspec.convert(data, _Family).signature
     for signature in family:

@@ -12,7 +12,8 @@ MINIMUM_CHARACTERS = 38
 
 # A line that begins like this begins a message of its own.
 _BEGINS = re.compile(
-    rb"\s*(?:$|\(?\w[\w.:\- ]{0,40}pid=\d|(?:\[?\x1b\[\d+m)?(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\b|\d{4}-\d\d-\d\d|Traceback|File \""
+    rb"\s*(?:$|\(?\w[\w.:\- ]{0,40}pid=\d|(?:\[?\x1b\[\d+m)?(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\b"
+    rb"|\d{4}-\d\d-\d\d|Traceback|File \""
     rb"|[\w.]{1,80}(?:Error|Exception|Warning)\b|\[rank\d|[-*#>|`{}$]|\w+:\s)"
 )
 
