@@ -92,9 +92,9 @@ def _config_file(problems: tuple[str, ...]) -> Iterator[Finding]:
         if problem.startswith("--config:") and "was not read" not in problem:
             yield error(
                 "bad-flag",
-                problem.replace("--config: ", "the file of --config, ", 1),
+                problem.replace("--config: ", "The file of --config, ", 1),
                 evidence=(problem,),
-                fixes=(Fix(title="name a YAML file of flags and values that vLLM can read"),),
+                fixes=(Fix(title="Name a YAML file of flags and values that vLLM can read"),),
             )
 
 
@@ -111,7 +111,7 @@ def _switch(use: FlagUse) -> Iterator[Finding]:
             f"{use.spelled} {use.values[0]}",
             "vLLM takes the word for the model, or as an unrecognized argument",
         ),
-        fixes=(Fix(title=f"write {wanted}", launch=LaunchEdit(set={wanted: None}), automatic=on or off),),
+        fixes=(Fix(title=f"Write {wanted}", launch=LaunchEdit(set={wanted: None}), automatic=on or off),),
     )
 
 
@@ -154,14 +154,14 @@ def _choice(use: FlagUse, flag: Flag, value: str, release: Release) -> Iterator[
         "bad-flag",
         f"{use.name} takes no {value!r} in vLLM {release.version}",
         evidence=(f"{use.spelled} {value}", f"the choices are {shown}"),
-        fixes=_instead(use, guess) or (Fix(title=f"choose one of {shown}"),),
+        fixes=_instead(use, guess) or (Fix(title=f"Choose one of {shown}"),),
     )
 
 
 def _instead(use: FlagUse, value: str | None) -> tuple[Fix, ...]:
     if value is None or len(use.values) != 1:
         return ()
-    return (Fix(title=f"write {use.name} {value}", launch=LaunchEdit(set={use.name: value}), automatic=True),)
+    return (Fix(title=f"Write {use.name} {value}", launch=LaunchEdit(set={use.name: value}), automatic=True),)
 
 
 def _integer(use: FlagUse, name: str, kind: str, value: str) -> Iterator[Finding]:
@@ -184,7 +184,7 @@ def _integer(use: FlagUse, name: str, kind: str, value: str) -> Iterator[Finding
             "bad-flag",
             f"{name} {value} is out of range: it must be {limits}",
             evidence=(f"{use.spelled} {value}", f"allowed: {limits}"),
-            fixes=(Fix(title=f"give a number that is {limits}"),),
+            fixes=(Fix(title=f"Give a number {limits}"),),
         )
 
 
@@ -200,8 +200,8 @@ def _plain(use: FlagUse, value: str) -> tuple[Fix, ...]:
     if _whole(digits) is not None:
         return _instead(use, digits)
     if digits[-1:] in "bB" and integer(digits[:-1]) is not None and integer(digits[:-1].upper()):
-        return (Fix(title=f"write the number without the B, as {digits[:-1]}, where the flag takes units"),)
-    return (Fix(title="give a whole number"),)
+        return (Fix(title=f"Write the number without the B, as {digits[:-1]}, where the flag takes units"),)
+    return (Fix(title="Give a whole number"),)
 
 
 def _whole(value: str) -> int | None:
@@ -221,7 +221,7 @@ def _float(use: FlagUse, name: str, value: str) -> Iterator[Finding]:
             "bad-flag",
             f"{name} needs a number, and {value!r} is none",
             evidence=(f"{use.spelled} {value}", "read as a number with a decimal point, without a unit"),
-            fixes=_instead(use, percent) if percent and _is_number(percent) else (Fix(title="give a number"),),
+            fixes=_instead(use, percent) if percent and _is_number(percent) else (Fix(title="Give a number"),),
         )
         return
     low, high, closed = _FRACTIONS.get(name, (None, None, True))
@@ -237,7 +237,7 @@ def _float(use: FlagUse, name: str, value: str) -> Iterator[Finding]:
                 f"{use.spelled} {value}",
                 f"allowed: {limits}" + ("; it is a fraction, no percentage" if meant else ""),
             ),
-            fixes=_instead(use, meant) or (Fix(title=f"give a number that is {limits}"),),
+            fixes=_instead(use, meant) or (Fix(title=f"Give a number {limits}"),),
         )
 
 
@@ -283,7 +283,7 @@ def _name(
         "bad-flag",
         title,
         evidence=tuple(evidence),
-        fixes=_instead(use, guess) or (Fix(title=f"choose a {what} that exists"),),
+        fixes=_instead(use, guess) or (Fix(title=f"Choose a {what} that exists"),),
     )
 
 
@@ -305,7 +305,7 @@ def _host(uses: tuple[FlagUse, ...]) -> Iterator[Finding]:
             evidence=(f"{use.spelled} {value}", "the port belongs to --port, and http:// to the clients"),
             fixes=(
                 Fix(
-                    title="write " + " ".join(f"{k} {v}" for k, v in edit.items()),
+                    title="Write " + " ".join(f"{k} {v}" for k, v in edit.items()),
                     launch=LaunchEdit(set=edit),
                     automatic=True,
                 ),

@@ -27,7 +27,7 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
         yield _other_python(environment)
         return
     if snapshot.launch is None:
-        raise NotApplicable(f"vLLM is not installed in the environment of {environment.python}, and no launch needs it")
+        raise NotApplicable(requirements.absence(environment))
     if not environment.complete:
         raise NotKnown("the environment was not read to its end")
     yield error(

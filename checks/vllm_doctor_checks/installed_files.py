@@ -52,7 +52,7 @@ def _faults(environment: Environment, build: VllmBuild | None) -> Iterator[Findi
 def _vllm_or_remains(snapshot: Snapshot) -> tuple[Environment, VllmBuild | None]:
     environment = requirements.examined(snapshot)
     if environment.vllm is None and environment.distribution("vllm") is None:
-        raise NotApplicable(f"vLLM is not installed in the environment of {environment.python}")
+        raise NotApplicable(requirements.absence(environment))
     return environment, environment.vllm
 
 

@@ -83,8 +83,8 @@ def repair(environment: Environment, title: str, *requirements: str) -> Fix:
 
 
 def has_pip(environment: Environment) -> bool:
-    """Whether the environment holds pip; uv makes environments without."""
-    return environment.distribution("pip") is not None
+    """Whether the environment holds pip; uv makes environments without. A report lists too little to tell."""
+    return environment.distribution("pip") is not None or (not environment.complete and environment.kind != "uv")
 
 
 # pip's spelling -> uv's, where they differ (`uv pip install --help`).

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from vllm_doctor.check import CUDA_ONLY, check, known
+from vllm_doctor.check import CUDA_ONLY, NotKnown, check, known
 from vllm_doctor.facts import Distribution, Environment, Host, TorchBuild, VllmBuild
 from vllm_doctor.finding import Finding, Fix, error, warning
 from vllm_doctor.snapshot import Snapshot
@@ -27,6 +27,8 @@ def flash_attn(snapshot: Snapshot) -> Iterator[Finding]:
     there, torch = environment.distribution("flash-attn"), environment.torch
     if there is None or torch is None:
         requirements.refuse_incomplete(environment)
+        return
+    if symbols.torch_for_another_platform(environment) is not None:
         return
     modules = [e for e in symbols.extensions_of(environment, "flash-attn") if FLASH_ATTN_MODULE in e.path]
     fixes = (
@@ -170,7 +172,8 @@ def cuda_wheels(snapshot: Snapshot) -> Iterator[Finding]:
     broken = list(_libraries_missing(environment, build, torch))
     yield from broken
     if not broken:
-        yield from _two_cuda_majors(build, torch)
+        if _is_pinned(environment, torch):
+            yield from _two_cuda_majors(build, torch)
         yield from _torch_requirements(environment, torch)
     yield from _jit_cache(environment, torch)
     known(environment.extensions)
@@ -209,6 +212,15 @@ def _missing_cuda(
         ),
         fixes=(Fix(title="Install vLLM, its torch and the CUDA wheels that belong to it again", command=command),),
     )
+
+
+def _is_pinned(environment: Environment, torch: TorchBuild) -> bool:
+    """Whether torch is of the version that vLLM pins; where it is not, the check of the pin names the cause."""
+    try:
+        pin = requirements.pin_of(environment, "torch")
+    except NotKnown:
+        return True
+    return pin is None or requirements.satisfies(requirements.public(torch.version), requirements.public(pin.specifier))
 
 
 def _two_cuda_majors(build: VllmBuild, torch: TorchBuild) -> Iterator[Finding]:

@@ -44,7 +44,7 @@ MARKS = {
 }
 PACKED = frozenset({"pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized"})
 DROP = Fix(
-    title=f"drop {FLAG}: vLLM reads the method from the checkpoint", launch=LaunchEdit(unset=(FLAG,)), automatic=True
+    title=f"Drop {FLAG}: vLLM reads the method from the checkpoint", launch=LaunchEdit(unset=(FLAG,)), automatic=True
 )
 
 
@@ -80,7 +80,7 @@ def _unknown(method: str | None, asked: str | None, release: Release, snapshot: 
         if name is None or name in release.quantization or (where == "config.json" and name == asked):
             continue
         report = warning if plugins else error
-        drop = (Fix(title=f"drop {FLAG}", launch=LaunchEdit(unset=(FLAG,))),) if where == FLAG else ()
+        drop = (Fix(title=f"Drop {FLAG}", launch=LaunchEdit(unset=(FLAG,))),) if where == FLAG else ()
         yield report(
             "quantization-unsupported",
             f"vLLM {release.version} has no quantization method {name!r}",
@@ -93,7 +93,7 @@ def _unknown(method: str | None, asked: str | None, release: Release, snapshot: 
             fixes=(
                 *drop,
                 *_ways_out(name),
-                Fix(title="serve a checkpoint that is quantized with one of these methods"),
+                Fix(title="Serve a checkpoint that is quantized with one of these methods"),
             ),
         )
 
@@ -110,7 +110,7 @@ PLUGINS = {"gguf": "vllm-gguf-plugin", "bitsandbytes": "vllm-bnb-plugin"}
 
 def _ways_out(name: str) -> tuple[Fix, ...]:
     if plugin := PLUGINS.get(name):
-        return (Fix(title=f"install {plugin}, where {name} lives now", command=("pip", "install", plugin)),)
+        return (Fix(title=f"Install {plugin}, where {name} lives now", command=("pip", "install", plugin)),)
     return ()
 
 
@@ -149,7 +149,7 @@ def _not_quantized(model: Model, asked: str) -> Iterator[Finding]:
         ),
         fixes=(
             DROP,
-            Fix(title=f"or serve a checkpoint that is quantized with {asked}"),
+            Fix(title=f"Or serve a checkpoint that is quantized with {asked}"),
         ),
     )
 
@@ -174,8 +174,8 @@ def _only_a_label(model: Model, config: ModelConfig, method: str) -> Iterator[Fi
             f"none of {len(model.tensor_names)} tensors ends with {', '.join(marks[:3])}; dtypes: {', '.join(dtypes)}",
         ),
         fixes=(
-            Fix(title=f"take weights that are quantized with {method}"),
-            Fix(title="or take quantization_config out of config.json, if the weights are meant to be plain"),
+            Fix(title=f"Take weights that are quantized with {method}"),
+            Fix(title="Or take quantization_config out of config.json, if the weights are meant to be plain"),
         ),
     )
 

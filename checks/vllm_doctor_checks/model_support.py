@@ -36,7 +36,7 @@ ROPE_TYPES = frozenset(
 OTHER_ROPE_TYPES = frozenset({"axial", "rope", "rope_2d", "rope_3d", "1d", "xdrope"})
 TRUST = "--trust-remote-code"
 READ_FIRST = Fix(
-    title="read the repository's Python files, then allow them: vLLM will run them",
+    title="Read the repository's Python files, then allow them: vLLM will run them",
     launch=LaunchEdit(set={TRUST: None}),
 )
 
@@ -150,7 +150,7 @@ def _no_architecture(config: ModelConfig, release: Release, snapshot: Snapshot) 
         "model-arch-unsupported",
         "config.json names no architecture",
         evidence=(f"architectures: none; model_type: {kind or 'none'}", "vLLM cannot tell which model this is"),
-        fixes=(Fix(title="take the config.json of the original repository"),),
+        fixes=(Fix(title="Take the config.json of the original repository"),),
     )
 
 
@@ -181,7 +181,7 @@ def _unknown_architecture(model: Model, config: ModelConfig, release: Release, s
             kind,
             *maybe,
         ),
-        fixes=(*_upgrades(config, release), Fix(title="serve a model of a supported architecture")),
+        fixes=(*_upgrades(config, release), Fix(title="Serve a model of a supported architecture")),
     )
 
 
@@ -196,12 +196,12 @@ def _own_code_without_base(config: ModelConfig, release: Release, snapshot: Snap
         return
     yield error(
         "model-arch-unsupported",
-        f"the model's own code has no AutoModel, which vLLM {release.version} asks for",
+        f"The model's own code has no AutoModel, which vLLM {release.version} asks for",
         evidence=(
             f"{', '.join(config.architectures)}: not among the architectures of vLLM {release.version}",
             f"config.json: auto_map names {', '.join(config.auto_map[:6])}, and no AutoModel",
         ),
-        fixes=(Fix(title="add the base model to auto_map, if the code has one that supports attention interfaces"),),
+        fixes=(Fix(title="Add the base model to auto_map, if the code has one that supports attention interfaces"),),
     )
 
 
@@ -219,10 +219,10 @@ def _upgrades(config: ModelConfig, release: Release) -> tuple[Fix, ...]:
     for name in config.architectures:
         for span in architecture_history(name):
             if Version(span.first) > Version(release.version):
-                title = f"vLLM {span.first} is the first release with {name}"
+                title = f"Install vLLM {span.first} or newer: it is the first release with {name}"
                 return (Fix(title=title, command=("pip", "install", f"vllm>={span.first}")),)
             if span.last is not None and Version(span.last) < Version(release.version):
-                title = f"vLLM {span.last} is the last release with {name}"
+                title = f"Install vLLM {span.last}: it is the last release with {name}"
                 return (Fix(title=title, command=("pip", "install", f"vllm=={span.last}")),)
     return ()
 
@@ -246,7 +246,7 @@ def _unknown_type(config: ModelConfig, release: Release, snapshot: Snapshot) -> 
         ),
         fixes=(
             Fix(
-                title=f"install transformers {first} or later, as far as this vLLM allows it",
+                title=f"Install transformers {first} or later, as far as this vLLM allows it",
                 command=("pip", "install", f"transformers>={first}"),
             ),
         ),
@@ -270,7 +270,7 @@ def _unknown_rope(config: ModelConfig, release: Release) -> Iterator[Finding]:
             f"known: {', '.join(sorted(ROPE_TYPES))}",
         ),
         fixes=(
-            Fix(title="take the rope_scaling of the original repository's config.json"),
-            Fix(title="or give the one that the model was trained with by --hf-overrides"),
+            Fix(title="Take the rope_scaling of the original repository's config.json"),
+            Fix(title="Or give the one that the model was trained with by --hf-overrides"),
         ),
     )

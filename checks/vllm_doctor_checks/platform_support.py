@@ -30,7 +30,7 @@ def python_version(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _outside(environment, environment.vllm)
         return
     if snapshot.launch is None:
-        raise NotApplicable("vLLM is not installed, and no launch needs it")
+        raise NotApplicable(requirements.absence(environment))
     yield from _installable(environment)
 
 
@@ -40,7 +40,9 @@ def _outside(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
     if not requires and (released := releases.release(build.version or "")) is not None:
         requires = released.requires_python
     if not requires:
-        raise NotKnown("which Pythons this vLLM supports is not known: its metadata is missing")
+        raise NotKnown(
+            "which Pythons this vLLM supports is not known: its metadata is not at hand, and it is no known release"
+        )
     if requirements.satisfies(environment.python_version, requires):
         return
     who = f"vllm {build.version or ''}".rstrip()
@@ -106,7 +108,7 @@ def glibc(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _installed_and_failing(environment, host)
         return
     if snapshot.launch is None:
-        raise NotApplicable("vLLM is not installed, and no launch needs it")
+        raise NotApplicable(requirements.absence(environment))
     yield from _no_wheel(host)
 
 

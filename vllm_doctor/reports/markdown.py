@@ -73,8 +73,11 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[str]:
     yield ""
     yield "### Corrected launch"
     yield ""
-    yield "The checks were run again with this command, and none of them complains about it:"
+    yield f"{escape(words.corrected_note(diagnosis))}:"
     yield from _fenced(words.one_line(diagnosis.corrected))
+    if note := words.masked_note(diagnosis.corrected):
+        yield ""
+        yield escape(note)
 
 
 def _crashed(diagnosis: Diagnosis) -> Iterator[str]:

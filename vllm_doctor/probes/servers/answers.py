@@ -9,6 +9,7 @@ import msgspec
 from vllm_doctor import redact
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.facts import ServerAnswer, Unknown
+from vllm_doctor.probes.running import Running
 
 if TYPE_CHECKING:
     import httpx
@@ -62,10 +63,23 @@ def base_url(url: str) -> str:
 
 
 def ask(url: str, timeout_seconds: float) -> ServerAnswer:
-    """The server's health, version and models; what failed is told in `failure` and `problem`."""
+    """The server's health, version and models; what failed is told in `failure` and `problem`.
+
+    The limit holds for the whole conversation: httpx counts anew with every byte that comes.
+    """
+    base = base_url(url)
+    talk = Running("server", lambda: _talk(base, timeout_seconds))
+    answer = talk.result(timeout_seconds + 0.5)
+    if not isinstance(answer, Unknown):
+        return answer
+    kind, why = ("timeout", f"no whole answer within {timeout_seconds:g} s") if talk.late else ("other", answer.reason)
+    said = Reply(None, failure=kind, problem=redact.line(f"{base}: {why}"))
+    return _answer(base, said, Reply(None), said)
+
+
+def _talk(base: str, timeout_seconds: float) -> ServerAnswer:
     import httpx
 
-    base = base_url(url)
     host = urlsplit(base).hostname or ""
     deadline = time.monotonic() + timeout_seconds
     # A proxy cannot reach this machine's own loopback, whatever HTTP_PROXY says.
