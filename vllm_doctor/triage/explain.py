@@ -144,7 +144,8 @@ def _captures(matches: Iterable[Match], best: Match) -> dict[str, str]:
 
 
 def _line(number: int, text: str) -> Line:
-    return Line(number, redact.line(text, MAXIMUM_CHARACTERS))
+    # Twice as much is looked at for secrets as is shown, so that none is cut in two and shown.
+    return Line(number, redact.line(text[: 2 * MAXIMUM_CHARACTERS], MAXIMUM_CHARACTERS))
 
 
 def _holds_report(snapshot: Snapshot | None) -> bool:

@@ -20,16 +20,20 @@ BLOCK_BYTES = 2**20
 MAXIMUM_LOOKS = 300
 
 # Looks at lines that any text may have, and one more for so many bytes; beyond that a literal has its first looks only.
-FREE_LOOKS = 2000
-BYTES_PER_LOOK = 4096
+FREE_LOOKS = 700
+BYTES_PER_LOOK = 2048
 FIRST_LOOKS = 3
 
 # Lines that are also read together with those that follow them: so many, and one more for so many bytes.
-FREE_JOINS = 200
+FREE_JOINS = 100
 BYTES_PER_JOIN = 32768
 
 # Matches kept of one signature: its first ones decide.
 MAXIMUM_MATCHES = 16
+
+# The same line over and over says nothing new; so many different lines are remembered.
+MAXIMUM_REPEATS = 16
+REMEMBERED_LINES = 20_000
 
 # So many hits of literals that are not looked at any more pay for an automaton without them.
 MAXIMUM_IDLE_HITS = 2000
@@ -115,6 +119,7 @@ class Matcher:
         self._looks: dict[bytes, int] = {}
         self._counts: dict[str, int] = {}
         self._worn: set[bytes] = set()
+        self._repeats: dict[int, int] = {}
         self._total_looks = 0
         self._joins = 0
         self._bytes = 0
@@ -170,6 +175,8 @@ class Matcher:
 
     def _line(self, block: bytes, start: int, end: int, number: int) -> None:
         raw = block[start:end]
+        if self._is_repeated(raw):
+            return
         literals = self._prefilter.all_in(raw)
         candidates = [p for p in self._patterns.of(literals) if not self._is_full(p.signature)]
         self._note_looks(literals)
@@ -181,6 +188,13 @@ class Matcher:
             self._joins += 1
             if joined := _joined(line, block, end):
                 self._match(missed, line, joined, number)
+
+    def _is_repeated(self, raw: bytes) -> bool:
+        key = hash(raw)
+        repeats = self._repeats.get(key, 0)
+        if repeats or len(self._repeats) < REMEMBERED_LINES:
+            self._repeats[key] = repeats + 1
+        return repeats >= MAXIMUM_REPEATS
 
     def _is_full(self, signature: Signature) -> bool:
         return self._counts.get(signature.id, 0) >= MAXIMUM_MATCHES

@@ -7,6 +7,9 @@ import re2
 # The automaton of some 700 literals takes about 2 MB; RE2 starts it anew where it would outgrow this.
 AUTOMATON_BYTES = 24 * 2**20
 
+# No message holds more literals than this.
+MAXIMUM_PLACES = 32
+
 
 def options(maximum_bytes: int = AUTOMATON_BYTES) -> re2.Options:
     """RE2's options for all expressions: bytes, any letter case, `.` stops at a line's end, no complaints printed."""
@@ -35,10 +38,14 @@ class Prefilter:
         return None if found is None else found.span()
 
     def all_in(self, line: bytes) -> set[bytes]:
-        """Every literal that begins its own place in the line, in lower case."""
+        """Every literal that begins its own place in the line, in lower case; of very many, the first."""
         found: set[bytes] = set()
         start = 0
-        while (place := self.next_place(line, start)) is not None:
-            found.add(line[place[0] : place[1]].lower())
-            start = place[0] + 1
+        for _ in range(MAXIMUM_PLACES):
+            place = self.next_place(line, start)
+            if place is None:
+                break
+            literal = line[place[0] : place[1]].lower()
+            start = place[1] if literal in found else place[0] + 1
+            found.add(literal)
         return found
