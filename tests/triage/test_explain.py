@@ -1,6 +1,7 @@
 """Texts to explanations: ranking, stages, streams and what must stay silent."""
 
 import io
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,14 @@ def test_a_wrapped_message_is_joined() -> None:
 def test_a_message_in_nested_json_is_read() -> None:
     body = '{"error":"{\\"error\\":{\\"message\\":\\"The model `x` does not exist.\\",\\"code\\":404}}"}'
     assert named(body) == ["model-name-mismatch"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_log_that_is_one_string_in_json_has_its_lines_back(times: int) -> None:
+    text = f"INFO 01-01 00:00:00 [a.py:1] a\nb\nc\nd\nLoading safetensors checkpoint shards:   0%\n{OOM}\n"
+    for _ in range(times):
+        text = json.dumps({"log": text})
+    assert named(text) == ["oom-weights"]
 
 
 def test_line_numbers_and_secrets() -> None:

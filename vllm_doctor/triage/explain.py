@@ -87,7 +87,10 @@ class Reading:
     def so_far(self) -> Explanation:
         """What the whole lines say that were read so far."""
         head = b"".join(self._head)
-        ranked = rank(self._matcher.matches)
+        if (parted := wrapped.unescaped(head)) is not None:
+            ranked, head = _ranked(parted), parted
+        else:
+            ranked = rank(self._matcher.matches)
         if not ranked or not _names_root(ranked):
             ranked = _second_reading(head) or ranked
         snapshot, judged = embedded.judge(head)
@@ -109,11 +112,15 @@ def _second_reading(head: bytes) -> tuple[Ranked, ...]:
     joined = wrapped.unwrapped(head)
     if joined is None:
         return ()
-    matcher = Matcher()
-    matcher.feed(joined)
-    matcher.finish()
-    ranked = rank(matcher.matches)
+    ranked = _ranked(joined)
     return ranked if _names_root(ranked) else ()
+
+
+def _ranked(text: bytes) -> tuple[Ranked, ...]:
+    matcher = Matcher()
+    matcher.feed(text)
+    matcher.finish()
+    return rank(matcher.matches)
 
 
 def _explained(ranked: Ranked) -> Explained:

@@ -21,7 +21,7 @@ MAXIMUM_LOOKS = 300
 
 # Looks at lines that any text may have, and one more for so many bytes; beyond that a literal has its first looks only.
 FREE_LOOKS = 700
-BYTES_PER_LOOK = 2048
+BYTES_PER_LOOK = 16384
 FIRST_LOOKS = 3
 
 # Lines that are also read together with those that follow them: so many, and one more for so many bytes.

@@ -1,4 +1,4 @@
-"""Joins lines that a terminal, a mail or an issue's author has wrapped."""
+"""Gives a text its own lines back: joins what was wrapped, parts what was escaped into one line."""
 
 import re
 
@@ -9,6 +9,9 @@ MAXIMUM_BYTES = 64 * 2**10
 
 # A line shorter than this was not broken by a terminal.
 MINIMUM_CHARACTERS = 38
+
+# Fewer escaped line ends than this stand in the body of many an HTTP error.
+MINIMUM_ESCAPED_LINES = 4
 
 # A line that begins like this begins a message of its own.
 _BEGINS = re.compile(
@@ -44,3 +47,13 @@ def _joints(parts: list[bytes]) -> bytes:
         return parts[0]
     clean = [parts[0].rstrip(), *(reader.clean(part).text.encode() for part in parts[1:])]
     return b" ".join(clean) + b"\n" + b"".join(clean)
+
+
+def unescaped(data: bytes) -> bytes | None:
+    """A log that stands as one string in JSON, with its lines; None where most lines are real ones."""
+    escaped = data.count(b"\\n")
+    if escaped < MINIMUM_ESCAPED_LINES or escaped <= 2 * data.count(b"\n"):
+        return None
+    while b"\\\\" in data:
+        data = data.replace(b"\\\\", b"\\")
+    return data.replace(b"\\r", b"").replace(b"\\n", b"\n").replace(b"\\t", b"\t").replace(b'\\"', b'"')
