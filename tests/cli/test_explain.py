@@ -32,7 +32,7 @@ def test_a_log_is_explained(log: Path) -> None:
     done = doctor("explain", log)
     assert done.returncode == 1
     assert "oom-kv" in done.stdout
-    assert "add --max-model-len 23552" in done.stdout
+    assert "set --max-model-len 23552" in done.stdout
     assert done.stderr == ""
 
 

@@ -78,3 +78,10 @@ def test_the_estimate_of_the_message_becomes_the_fix() -> None:
 def test_the_free_share_becomes_the_fix() -> None:
     fixes = explain_text(book()["gpu-busy"].match[0]).findings[0].finding.fixes
     assert [dict(f.launch.set) for f in fixes if f.launch] == [{"--gpu-memory-utilization": "0.66"}]
+
+
+@pytest.mark.parametrize("signature", NAMING, ids=lambda s: s.id)
+def test_a_title_with_holes_has_a_bare_one(signature: Signature) -> None:
+    holes = set(re.findall(r"\{(\w+)\}", signature.title)) - {"name_of", "when_of"}
+    assert bool(holes) == bool(signature.bare_title)
+    assert "{" not in signature.bare_title

@@ -8,8 +8,8 @@ from vllm_doctor.triage.signature import FixTemplate, Signature
 
 _HOLE = re.compile(r"\{(\w+)\}")
 
-# What a title says in place of a value that the text did not hold.
-_UNSAID = {"name_of": "", "when_of": "", "architectures": "", "library": "a library", "model": "the one asked for"}
+# Holes that a title can do without.
+_OPTIONAL = frozenset({"name_of", "when_of"})
 
 _STAGE_WORDS = {
     "init": " while the model is set up",
@@ -44,8 +44,10 @@ def _share(free: str, total: str) -> str:
 
 
 def title(signature: Signature, known: Mapping[str, str]) -> str:
-    """The title with its holes filled; a clause with a number that is not known gives way to the bare words."""
-    return _HOLE.sub(lambda m: known.get(m[1], _UNSAID.get(m[1], "?")), signature.title)
+    """The title with its holes filled; the bare one where a value is missing."""
+    missing = set(_HOLE.findall(signature.title)) - known.keys() - _OPTIONAL
+    wording = signature.bare_title if missing else signature.title
+    return _HOLE.sub(lambda m: known.get(m[1], ""), wording)
 
 
 def fixes(signature: Signature, known: Mapping[str, str]) -> tuple[Fix, ...]:

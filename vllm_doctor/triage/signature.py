@@ -59,7 +59,8 @@ class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stages of the start. `by_stage` gives another cause for a stage. `unless` is an expression that the line must not
     match. `needs` and `not_with` name signatures that must, or must not, have matched anywhere in the text. `outranks`
     names causes and signatures that this one explains away. `quiet_levels` takes part of INFO and DEBUG lines too.
-    `releases` and `source` say where the wording is from. `match` and `miss` are its test lines.
+    `when` is a condition of `conditions.py` on the captures. `bare_title` is the title where a hole of the other has no
+    value. `releases` and `source` say where the wording is from. `match` and `miss` are its test lines.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role: Role = Role.CAUSE
     rank: int | None = None
     title: str = ""
+    bare_title: str = ""
     stage: str = ""
     stages: tuple[str, ...] = ()
     by_stage: Mapping[str, str] = {}
