@@ -1,5 +1,6 @@
 """The check of flags that exclude or need each other."""
 
+import json
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct
@@ -67,6 +68,17 @@ def _undivided_context(launch: Launch) -> bool:
     contexts = launch.number("--decode-context-parallel-size") or 1
     tensor = launch.number("--tensor-parallel-size") or 1
     return not launch.has("--prefill-context-parallel-size") and tensor % contexts != 0
+
+
+def _configured(launch: Launch, flag: str, key: str) -> object:
+    """The value of one key of a JSON flag, as `--flag.key value` or inside of the JSON; None where it is not given."""
+    if (dotted := launch.value(f"{flag}.{key}")) is not None:
+        return dotted
+    try:
+        document = json.loads((launch.value(flag) or "null")[:100_000])
+    except (ValueError, RecursionError):
+        return None
+    return document.get(key) if isinstance(document, dict) else None
 
 
 # SOURCE: vllm/entrypoints/launchers/cli_args.py (`validate_parsed_serve_args`, `validate_grpc_port_arg`), cli/serve.py,
@@ -232,20 +244,47 @@ RULES = (
         fixes=(_add("Add --numa-bind", numa_bind=None),),
     ),
     Rule(
-        applies=lambda n: n.has("--attention-backend") and n.has("--attention-config.backend"),
+        applies=lambda n: n.has("--attention-backend") and _configured(n, "--attention-config", "backend") is not None,
         title="--attention-backend excludes --attention-config.backend",
-        flags=("--attention-backend", "--attention-config.backend"),
+        flags=("--attention-backend", "--attention-config", "--attention-config.backend"),
         why="`attention_backend and attention_config.backend are mutually exclusive`",
-        fixes=(_drop("Keep --attention-backend", "--attention-config.backend"),),
+        fixes=(_drop("Keep the one in --attention-config", "--attention-backend"),),
         certain_from=(0, 13),
     ),
     Rule(
-        applies=lambda n: n.has("--cudagraph-capture-sizes") and n.has("--compilation-config.cudagraph_capture_sizes"),
+        applies=lambda n: (
+            n.has("--cudagraph-capture-sizes")
+            and _configured(n, "--compilation-config", "cudagraph_capture_sizes") is not None
+        ),
         title="--cudagraph-capture-sizes is given twice, as a flag and in --compilation-config",
-        flags=("--cudagraph-capture-sizes", "--compilation-config.cudagraph_capture_sizes"),
+        flags=(
+            "--cudagraph-capture-sizes",
+            "--compilation-config",
+            "--compilation-config.cudagraph_capture_sizes",
+        ),
         why="vLLM calls the two mutually exclusive",
-        fixes=(_drop("Keep the flag", "--compilation-config.cudagraph_capture_sizes"),),
+        fixes=(_drop("Keep those in --compilation-config", "--cudagraph-capture-sizes"),),
         certain_from=(0, 12),
+    ),
+    Rule(
+        applies=lambda n: (
+            _on(n, "async-scheduling")
+            and _configured(n, "--speculative-config", "method") in ("ngram", "suffix", "medusa", "mlp_speculator")
+        ),
+        title="--async-scheduling does not go with this kind of speculative decoding",
+        flags=("--async-scheduling", "--speculative-config", "--speculative-config.method"),
+        why="`async scheduling is only supported with EAGLE/MTP/Draft Model/NGram GPU/DSpark/DFlash`",
+        fixes=(_drop("Drop --async-scheduling", "--async-scheduling"),),
+    ),
+    Rule(
+        applies=lambda n: n.value("--runner") == "generate" and n.value("--convert") in ("embed", "classify"),
+        title="--convert makes a pooling model, and --runner generate asks for a generating one",
+        flags=("--runner", "--convert"),
+        why="the worker ends with an AssertionError after the model is loaded",
+        fixes=(
+            _add("Write --runner pooling", runner="pooling"),
+            _drop("Or drop both, to generate text", "--runner", "--convert"),
+        ),
     ),
 )
 

@@ -9,6 +9,7 @@ from vllm_doctor.finding import Confidence, Finding, Fix, LaunchEdit, error, war
 from vllm_doctor.launch import config_keys
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Release
+from vllm_doctor_checks import flag_json_values
 
 # Numbers with a unit outside of strings: vLLM expands them first (`_expand_json_human_readable_numbers`, 0.32.0).
 _SUFFIXED = re.compile(r'("(?:[^"\\]|\\.)*")|\b(\d+)(?:\.\d+)?[kKmMgGtT]\b')
@@ -46,6 +47,7 @@ def judge(use: FlagUse, name: str, value: str, release: Release) -> Iterator[Fin
         )
     if isinstance(document, dict):
         yield from _keys(name, tuple(document), release, f"{use.spelled} {value[:200]}", use)
+        yield from flag_json_values.judge(use, name, document, release)
 
 
 def _document(name: str, value: str) -> object:
@@ -88,6 +90,8 @@ def judge_dotted(use: FlagUse, release: Release) -> Iterator[Finding]:
     yield from _keys(
         name, (keys.partition(".")[0].rstrip("+"),), release, f"{use.spelled} {use.value or ''}".strip(), use
     )
+    if use.value is not None and "." not in keys and not keys.endswith("+"):
+        yield from flag_json_values.judge_value(use, f"{name}.{keys}", use.value, release)
 
 
 def _keys(name: str, keys: tuple[str, ...], release: Release, shown: str, use: FlagUse) -> Iterator[Finding]:

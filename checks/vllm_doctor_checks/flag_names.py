@@ -151,7 +151,8 @@ def _set_instead(use: FlagUse, name: str, options: Options) -> Fix:
     fits = len(use.values) == 1 if takes else not use.values
     value = use.values[0] if takes and use.values else None
     edit = LaunchEdit(set={name: value}, unset=(use.spelled,))
-    return Fix(title=f"Write {name}", launch=edit if fits else None, automatic=fits)
+    words = f"{name} {value}" if value else name
+    return Fix(title=f"Write {words} in place of {use.spelled}", launch=edit if fits else None, automatic=fits)
 
 
 def _replaced(use: FlagUse, name: str, instead: str, options: Options) -> tuple[Fix, ...]:

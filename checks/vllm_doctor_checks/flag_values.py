@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from vllm_doctor.check import check
 from vllm_doctor.facts import FlagUse
 from vllm_doctor.facts.launch import integer
-from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, error
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Flag, Release
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import flag_json
-from vllm_doctor_checks.launching import is_placeholder, options_of, planned_release, plugin
+from vllm_doctor_checks import flag_json, flag_registries
+from vllm_doctor_checks.launching import is_placeholder, options_of, planned_release
 
 # What a number may be, lowest and highest. SOURCE: pydantic `Field(ge=, gt=, le=)` of vllm/config/*.py, 0.32.0.
 _WHOLE: dict[str, tuple[int, int | None]] = {
@@ -48,13 +48,6 @@ _FRACTIONS: dict[str, tuple[float, float | None, bool]] = {
     "--mm-processor-cache-gb": (0.0, None, True),
     "--kv-cache-metrics-sample": (0.0, 1.0, False),
 }
-# SOURCE: `_LOAD_FORMAT_TO_MODEL_LOADER` of vllm/model_executor/model_loader/__init__.py, 0.32.0, and the `LoadFormat`
-# members of earlier releases; a plugin may register more.
-_LOADERS = """
-    auto hf dummy fastsafetensors instanttensor ipc_cache mistral modelexpress npcache pt runai_streamer
-    runai_streamer_sharded safetensors sharded_state tensorizer gguf bitsandbytes remote
-"""
-_LOAD_FORMATS = frozenset(_LOADERS.split())
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -73,7 +66,7 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
     release = planned_release(snapshot)
     options = options_of(release)
     for use in snapshot.launch.flags:
-        flag = options.flag(use.spelled)
+        flag = options.flag(use.name if use.spelled.startswith("-O") else use.spelled)
         if flag is None or any(is_placeholder(value) for value in use.values):
             continue
         if "." in use.name:
@@ -132,7 +125,7 @@ def _valued(snapshot: Snapshot, use: FlagUse, flag: Flag, release: Release) -> I
         elif flag.kind == "json" or (flag.kind == "json-or-str" and flag_json.is_braced(value)):
             yield from flag_json.judge(use, name, value, release)
         else:
-            yield from _registered(snapshot, use, name, value, release)
+            yield from flag_registries.judge(snapshot, use, flag, value, release)
 
 
 def _may_be_none(flag: Flag) -> bool:
@@ -178,6 +171,9 @@ def _integer(use: FlagUse, name: str, kind: str, value: str) -> Iterator[Finding
         )
         return
     low, high = _WHOLE.get(name, (None, None))
+    if name == "--max-model-len" and number == 0:
+        # SOURCE: `max_model_len must be a positive integer, got int: 0` of vllm/config/model.py, 0.32.0.
+        low = 1
     if (low is not None and number < low) or (high is not None and number > high):
         limits = f"from {low} to {high}" if high is not None else f"{low} or more"
         yield error(
@@ -251,40 +247,6 @@ def _is_number(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _registered(snapshot: Snapshot, use: FlagUse, name: str, value: str, release: Release) -> Iterator[Finding]:
-    """Names that vLLM looks up only after the arguments are parsed."""
-    assert snapshot.launch is not None
-    if name == "--tool-call-parser" and not snapshot.launch.has("--tool-parser-plugin"):
-        needed = snapshot.launch.has("--enable-auto-tool-choice")
-        yield from _name(snapshot, use, value, release.tool_parsers, "tool call parser", certain=needed)
-    elif name == "--reasoning-parser" and not snapshot.launch.has("--reasoning-parser-plugin"):
-        yield from _name(snapshot, use, value, release.reasoning_parsers, "reasoning parser", certain=True)
-    elif name == "--load-format":
-        yield from _name(snapshot, use, value, tuple(sorted(_LOAD_FORMATS)), "load format", certain=True)
-
-
-def _name(
-    snapshot: Snapshot, use: FlagUse, value: str, known: tuple[str, ...], what: str, *, certain: bool
-) -> Iterator[Finding]:
-    if not known or value in known:
-        return
-    guess = nearest(value.lower(), known, 3) or next(
-        (k for k in known if value.startswith(k) or k.startswith(value)), None
-    )
-    title = f"{value!r} is no {what} of this vLLM" + (f"; the nearest is {guess!r}" if guess else "")
-    stranger = plugin(snapshot)
-    evidence = [f"{use.spelled} {value}", f"known: {', '.join(sorted(known))}"]
-    if stranger is not None:
-        evidence.append(f"{stranger} may bring its own")
-    judge = error if certain and stranger is None else warning
-    yield judge(
-        "bad-flag",
-        title,
-        evidence=tuple(evidence),
-        fixes=_instead(use, guess) or (Fix(title=f"Choose a {what} that exists"),),
-    )
 
 
 def _host(uses: tuple[FlagUse, ...]) -> Iterator[Finding]:

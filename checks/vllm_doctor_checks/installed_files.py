@@ -33,7 +33,7 @@ def vllm_files(snapshot: Snapshot) -> Iterator[Finding]:
     found = tuple(_faults(environment, build))
     yield from found or tuple(damaged.leftovers(environment))
     if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
+        raise NotKnown("not all that is installed is known")
 
 
 def _faults(environment: Environment, build: VllmBuild | None) -> Iterator[Finding]:

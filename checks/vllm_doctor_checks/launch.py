@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from vllm_doctor.check import NotApplicable, NotKnown, check
-from vllm_doctor.facts import Launch, LaunchForm, Model
+from vllm_doctor.facts import Launch, LaunchForm
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
 from vllm_doctor.launch import argv
@@ -18,7 +18,10 @@ from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import devices
 from vllm_doctor_checks.flag_conflicts import flag_conflict
 from vllm_doctor_checks.flag_names import unknown_flag
+from vllm_doctor_checks.flag_platform import platform_flag
 from vllm_doctor_checks.flag_values import flag_value
+from vllm_doctor_checks.kv_cache import kv_cache_size
+from vllm_doctor_checks.launch_needs import feature_package, named_path
 from vllm_doctor_checks.launching import (
     is_placeholder,
     newest_release,
@@ -28,7 +31,18 @@ from vllm_doctor_checks.launching import (
     switched,
 )
 
-__all__ = ["attention_backend_name", "flag_conflict", "flag_value", "launch_form", "lora_flags", "unknown_flag"]
+__all__ = [
+    "attention_backend_name",
+    "feature_package",
+    "flag_conflict",
+    "flag_value",
+    "kv_cache_size",
+    "launch_form",
+    "lora_flags",
+    "named_path",
+    "platform_flag",
+    "unknown_flag",
+]
 
 # From this image on the entry point is `vllm serve`; before it `python3 -m vllm.entrypoints.openai.api_server`.
 # SOURCE: ENTRYPOINT of docker/Dockerfile in the source releases 0.11.0 and 0.11.1.
@@ -193,7 +207,7 @@ def lora_flags(snapshot: Snapshot) -> Iterator[Finding]:
     ]
     enabled = switched(launch, "enable-lora") is True
     add = Fix(title="Add --enable-lora", launch=LaunchEdit(set={"--enable-lora": None}), automatic=True)
-    if modules and not enabled and not _adapters_read(snapshot):
+    if modules and not enabled:
         title = "--lora-modules without --enable-lora: the server ends when it loads the first adapter"
         yield error(
             "lora-config", title, evidence=(f"--lora-modules {' '.join(modules)}", "no --enable-lora"), fixes=(add,)
@@ -205,11 +219,6 @@ def lora_flags(snapshot: Snapshot) -> Iterator[Finding]:
         )
     for module in modules:
         yield from _module(module)
-
-
-def _adapters_read(snapshot: Snapshot) -> bool:
-    """Whether the adapters themselves are known: then `lora-adapter` says what is missing, with what they are."""
-    return isinstance(snapshot.model, Model) and bool(snapshot.model.lora_adapters)
 
 
 def _rank(launch: Launch, release: Release) -> Iterator[Finding]:

@@ -149,7 +149,7 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
     for root, members in _by_root(environment, edges).items():
         yield _finding(environment, build, root, members, edges)
     if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
+        raise NotKnown("not all that is installed is known")
 
 
 def _numpy_2(environment: Environment, build: VllmBuild) -> Iterator[Finding]:

@@ -33,6 +33,9 @@ def model_found(snapshot: Snapshot) -> Iterator[Finding]:
     model = model_of(snapshot)
     if model.source is not ModelSource.NOWHERE:
         return
+    if is_address(model.given):
+        yield _address(model.given)
+        return
     answers = [p for p in model.problems if p.kind in FINDERS and not p.file.startswith(TOKENIZER_FLAG)]
     nobody_said = not answers or answers[0].kind in ("unreachable", "not-cached")
     finding = _never_an_id(model) if nobody_said else None
@@ -42,6 +45,25 @@ def model_found(snapshot: Snapshot) -> Iterator[Finding]:
         yield FINDERS[answers[0].kind](model, answers[0])
     else:
         known(model.config)
+
+
+def is_address(name: str) -> bool:
+    """Whether the model is given as a web address; from `s3://`, `gs://` and `az://` vLLM can stream."""
+    return name.startswith(("http://", "https://"))
+
+
+def _address(address: str) -> Finding:
+    """huggingface_hub refuses it: "Repo id must be in the form 'repo_name' or 'namespace/repo_name'"."""
+    host, *parts = address.partition("://")[2].split("?")[0].strip("/").split("/")
+    meant = "/".join(parts[:2]) if host.endswith(("huggingface.co", "hf.co", "hf-mirror.com")) else ""
+    edit = LaunchEdit(positional=meant) if len(parts) >= 2 and meant else None
+    title = f"Serve {meant}" if edit else "Name the repository as ORGANISATION/NAME, or a folder"
+    return error(
+        "model-not-found",
+        "The model is named by a web address: vLLM takes a folder or the id of a repository",
+        evidence=(address[:200], "an id has the form ORGANISATION/NAME"),
+        fixes=(Fix(title=title, launch=edit, automatic=edit is not None),),
+    )
 
 
 def _never_an_id(model: Model) -> Finding | None:

@@ -78,7 +78,11 @@ def _needs_own_code(config: ModelConfig, release: Release, snapshot: Snapshot) -
         yield f"{', '.join(config.architectures)}: not among the architectures of vLLM {release.version}"
 
 
-@check("architecture", causes=("model-arch-unsupported", "transformers-mismatch"), needs=("model",))
+@check(
+    "architecture",
+    causes=("model-arch-unsupported", "transformers-mismatch", "model-files-incomplete"),
+    needs=("model",),
+)
 def architecture(snapshot: Snapshot) -> Iterator[Finding]:
     """This vLLM, or the transformers beside it, does not know the model's architecture.
 
@@ -232,6 +236,8 @@ def _unknown_type(config: ModelConfig, release: Release, snapshot: Snapshot) -> 
     from vllm_doctor import transformers_releases
 
     kind, installed = config.model_type, transformers_version(snapshot)
+    if kind is None and installed is not None:
+        yield from _no_type(config, installed)
     if kind is None or reads_itself(kind, release) or installed is None or "AutoConfig" in config.auto_map:
         return
     first = transformers_releases.first_with_model_type(kind)
@@ -250,6 +256,30 @@ def _unknown_type(config: ModelConfig, release: Release, snapshot: Snapshot) -> 
                 command=("pip", "install", f"transformers>={first}"),
             ),
         ),
+    )
+
+
+def _no_type(config: ModelConfig, installed: str) -> Iterator[Finding]:
+    """transformers 5 `AutoConfig.from_pretrained`; those before it guessed the type from the name of the folder.
+
+    vLLM 0.32 `transformers_utils/config.py` fills it for speculators and for some architectures of code of their own.
+    """
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        guesses = Version(installed) < Version("5")
+    except InvalidVersion:
+        return
+    if guesses or config.remote_code or "speculators_config" in config.whole():
+        return
+    yield error(
+        "model-files-incomplete",
+        "config.json has no model_type",
+        evidence=(
+            f"config.json: architectures {', '.join(config.architectures)}, model_type: none",
+            f"transformers {installed} ends with: Should have a `model_type` key in its config.json",
+        ),
+        fixes=(Fix(title="Take the config.json of the original repository"),),
     )
 
 

@@ -57,6 +57,9 @@ def model_tensors(snapshot: Snapshot) -> Iterator[Finding]:
     if incomplete := _incomplete_layers(layers):
         yield incomplete
         return
+    if beyond := _layers_beyond(layers, config):
+        yield beyond
+        return
     if misfits := tuple(_misfits(shapes, layers, config)):
         yield _wrong_shapes(model, misfits)
 
@@ -105,6 +108,23 @@ def _missing_layers(layers: Mapping[int, set[str]], config: ModelConfig) -> Find
             "vLLM loads this without a word, and the missing layers hold no trained weights",
         ),
         fixes=(AGAIN,),
+    )
+
+
+def _layers_beyond(layers: Mapping[int, set[str]], config: ModelConfig) -> Finding | None:
+    """Layers that the config does not count: vLLM has no module for them, and the load ends.
+
+    Checkpoints with layers for drafting (MTP) have other architectures than those that are compared here.
+    """
+    count = config.num_hidden_layers
+    if not layers or count is None or max(layers) < count:
+        return None
+    beyond = sorted(number for number in layers if number >= count)
+    return error(
+        "model-files-incomplete",
+        f"The weights have {len(layers)} layers, and config.json counts {count}",
+        evidence=(f"config.json: num_hidden_layers {count}", f"in the headers besides: layer {_listed(beyond)}"),
+        fixes=(Fix(title="Take the config.json that belongs to the weights"), AGAIN),
     )
 
 

@@ -123,7 +123,8 @@ def _heads(snapshot: Snapshot) -> int | None:
 def _numa_nodes(snapshot: Snapshot, sizes: Sizes) -> Iterator[Finding]:
     """A NUMA node for each worker, unless the threads are bound by hand.
 
-    SOURCE: vllm/utils/ompmultiprocessing.py, 0.32.0 (`Not enough allowed NUMA nodes to bind threads`).
+    SOURCE: vllm/utils/ompmultiprocessing.py, 0.32.0 (`Not enough allowed NUMA nodes to bind threads`). It counts the
+    workers of one replica: data parallel replicas share the nodes (tried with two on one node).
     """
     values = variables(snapshot)
     if values.get("VLLM_CPU_OMP_THREADS_BIND") not in (None, "auto") or "VLLM_CPU_SIM_MULTI_NUMA" in values:
@@ -132,18 +133,18 @@ def _numa_nodes(snapshot: Snapshot, sizes: Sizes) -> Iterator[Finding]:
     if not host.memory_nodes:
         raise NotKnown("the NUMA nodes of this host are not known")
     nodes = len(host.memory_nodes)
-    if sizes.here <= nodes:
+    if sizes.world <= nodes:
         return
     fixes = [Fix(title="Leave the parallel sizes out", launch=LaunchEdit(unset=_given_sizes(snapshot)), automatic=True)]
-    if isinstance(host.cpu_count, int) and host.cpu_count >= sizes.here:
-        bind = "|".join(str(core) for core in range(sizes.here))
+    if isinstance(host.cpu_count, int) and host.cpu_count >= sizes.world:
+        bind = "|".join(str(core) for core in range(sizes.world))
         edit = LaunchEdit(env={"VLLM_CPU_OMP_THREADS_BIND": bind})
         fixes.append(Fix(title="Or bind each worker's threads to cores of its own", launch=edit))
     yield error(
         "gpu-count",
-        f"The launch asks for {sizes.here} CPU workers, and this host has {nodes} NUMA node{'s' * (nodes != 1)}",
+        f"The launch asks for {sizes.world} CPU workers, and this host has {nodes} NUMA node{'s' * (nodes != 1)}",
         evidence=(
-            f"{sizes.shown} = {sizes.here} workers",
+            f"{sizes.shown}: {sizes.world} workers a replica",
             f"NUMA nodes: {nodes}",
             "VLLM_CPU_OMP_THREADS_BIND is not set",
         ),

@@ -36,6 +36,11 @@ def torch_for_another_platform(environment: Environment) -> TorchBuild | None:
     return torch
 
 
+def vllm_lacks_torch(environment: Environment) -> bool:
+    """Whether vLLM's modules ask for what this torch does not have: then torch is the one root cause."""
+    return any(torch_symbols(e) or torch_libraries(e) for e in extensions_of(environment, "vllm"))
+
+
 def refuse_unjudged(environment: Environment, owner: str) -> None:
     """Raise NotKnown where a compiled module of the distribution could not be judged."""
     for extension in extensions_of(environment, owner):

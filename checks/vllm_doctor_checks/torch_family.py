@@ -41,7 +41,7 @@ def torch_pin(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _torch_missing(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
     if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
+        raise NotKnown("not all that is installed is known")
     pin = _pin(environment)
     remains = environment.distribution("torch")
     if remains is not None and remains.missing:

@@ -8,6 +8,7 @@ from vllm_doctor.finding import Confidence, Finding, Fix, LaunchEdit, error, inf
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import NEVER_EXISTED, EnvVar, Release, env_history, newest, removed_env_replacement
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks import variable_values
 from vllm_doctor_checks.devices import variables
 from vllm_doctor_checks.launching import is_placeholder, numbers, planned_release
 
@@ -84,7 +85,7 @@ def env_unknown(snapshot: Snapshot) -> Iterator[Finding]:
         raise
     strict = snapshot.launch is not None and snapshot.launch.has("--fail-on-environ-validation")
     for name in asked:
-        if name not in release.env and (found := _unknown(snapshot, name, values[name], release)):
+        if name not in release.env and (found := _unknown(snapshot, name, values[name], release, strict=strict)):
             if strict:
                 yield error(found.cause, found.title, evidence=found.evidence, fixes=found.fixes)
             else:
@@ -105,7 +106,9 @@ def _misspelt(snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
-def _unknown(snapshot: Snapshot, name: str, value: str | None, release: Release) -> Finding | None:
+def _unknown(
+    snapshot: Snapshot, name: str, value: str | None, release: Release, *, strict: bool = False
+) -> Finding | None:
     spans = env_history(name)
     if spans:
         return _of_another_release(snapshot, name, value, release)
@@ -122,7 +125,7 @@ def _unknown(snapshot: Snapshot, name: str, value: str | None, release: Release)
             title=f"Write {guess}", launch=LaunchEdit(env={name: None, guess: value}), automatic=value is not None
         )
         return warning("bad-env-var", f"vLLM knows no {name}; the nearest is {guess}", evidence=evidence, fixes=(fix,))
-    if snapshot.launch is None or name not in snapshot.launch.environment:
+    if not strict and (snapshot.launch is None or name not in snapshot.launch.environment):
         # The name may belong to a launcher or a plugin; nothing in the launch says that vLLM was meant.
         return None
     return info(
@@ -201,8 +204,14 @@ def env_value(snapshot: Snapshot) -> Iterator[Finding]:
     release = planned_release(snapshot)
     for name, value in sorted(asked.items()):
         variable = release.env.get(name)
-        if variable is not None and not is_service_link(name, value):
+        if variable is not None and not is_service_link(name, value) and not _overwritten(snapshot, name):
             yield from _judged(snapshot, variable, value, release)
+            yield from variable_values.judge(snapshot, name, value, f"{_shown(name, value)}, {_where(snapshot, name)}")
+
+
+def _overwritten(snapshot: Snapshot, name: str) -> bool:
+    """Whether vLLM sets the variable itself before it reads it (vllm/platforms/cpu.py, 0.32.0)."""
+    return snapshot.platform == "cpu" and name == "VLLM_WORKER_MULTIPROC_METHOD"
 
 
 def _judged(snapshot: Snapshot, variable: EnvVar, value: str, release: Release) -> Iterator[Finding]:

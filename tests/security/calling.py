@@ -12,7 +12,7 @@ from tests.cli.calling import ROOT
 
 
 class Call(NamedTuple):
-    """A finished call: its exit code and output, its seconds on the wall, its peak memory in MiB (children included)."""
+    """A finished call: its exit code and output, its seconds on the wall, its peak memory in MiB (with children)."""
 
     code: int
     output: str

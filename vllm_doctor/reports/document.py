@@ -90,11 +90,13 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.corrected is None:
         return
     yield _heading("Corrected launch", Style.GOOD)
-    yield _paragraph(f"{words.corrected_note(diagnosis)}:", Style.MUTED)
+    yield _paragraph(words.PROVED, Style.MUTED)
     yield BLANK
     yield _command(words.one_line(diagnosis.corrected), FINDING_COLUMN)
-    if note := words.masked_note(diagnosis.corrected):
-        yield _paragraph(note, Style.MUTED)
+    for note in (words.masked_note(diagnosis.corrected), words.remaining_note(diagnosis)):
+        if note is not None:
+            yield BLANK
+            yield _paragraph(note, Style.MUTED)
     yield BLANK
 
 

@@ -73,11 +73,12 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[str]:
     yield ""
     yield "### Corrected launch"
     yield ""
-    yield f"{escape(words.corrected_note(diagnosis))}:"
+    yield words.PROVED
     yield from _fenced(words.one_line(diagnosis.corrected))
-    if note := words.masked_note(diagnosis.corrected):
-        yield ""
-        yield escape(note)
+    for note in (words.masked_note(diagnosis.corrected), words.remaining_note(diagnosis)):
+        if note is not None:
+            yield ""
+            yield escape(note)
 
 
 def _crashed(diagnosis: Diagnosis) -> Iterator[str]:

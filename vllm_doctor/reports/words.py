@@ -161,13 +161,13 @@ def verdict_sentence(diagnosis: Diagnosis) -> str:
     return f"No fault was found{absence}{_reservation(diagnosis)}."
 
 
-def corrected_note(diagnosis: Diagnosis) -> str:
-    """What the corrected command was put to, and what it does not mend."""
-    told = "The checks were run again with this command, and none that could be evaluated complains about it"
-    if not diagnosis.remaining:
-        return told
+PROVED = "The checks were run again with this command, and none that could be evaluated complains about it:"
+
+
+def remaining_note(diagnosis: Diagnosis) -> str | None:
+    """What is still wrong with the corrected command, for no command mends it."""
     titles = "; ".join(line(finding.title) for finding in diagnosis.remaining)
-    return f"{told}. What no flag mends remains: {titles}"
+    return f"What no command mends, and is still to be done: {titles}." if titles else None
 
 
 def _failing(diagnosis: Diagnosis) -> str:
