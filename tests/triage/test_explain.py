@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vllm_doctor.finding import Severity
 from vllm_doctor.triage import explain_stream, explain_text
 from vllm_doctor.triage.matcher import MAXIMUM_LOOKS
 from vllm_doctor.triage.signature import book
@@ -34,7 +35,12 @@ def named(text: str | bytes) -> list[str]:
     ],
 )
 def test_the_stage_tells_the_memory_causes_apart(before: str, cause: str) -> None:
-    assert named(f"{before}\n{OOM}\n")[0] == cause
+    root = explain_text(f"{before}\n{OOM}\n").findings[0].finding
+    assert (root.cause, root.severity) == (cause, Severity.ERROR)
+
+
+def test_an_unknown_stage_is_likely_at_most() -> None:
+    assert explain_text(OOM).findings[0].finding.severity is Severity.WARNING
 
 
 def test_the_worker_comes_before_the_engine_and_the_server() -> None:

@@ -24,7 +24,9 @@ class Ranked(Struct, frozen=True, kw_only=True):
     @property
     def certain(self) -> bool:
         """Whether the match leaves no doubt."""
-        return self.best.signature.role in (Role.CAUSE, Role.CONSEQUENCE)
+        signature = self.best.signature
+        told_by_stage = self.stage in signature.by_stage
+        return told_by_stage or signature.role in (Role.CAUSE, Role.CONSEQUENCE)
 
 
 class _Candidate(Struct, frozen=True):
