@@ -17,7 +17,7 @@ COMMANDS = {
     "snapshot": ("vllm_doctor.cli.snapshot", "Write the collected facts, redacted, to one file."),
     "checks": ("vllm_doctor.cli.checks", "The catalogue of checks, or one check's page."),
     "releases": ("vllm_doctor.cli.releases", "What is known of the releases of vLLM; what changes between two."),
-    "explain": ("vllm_doctor.cli.explain", "The page of one cause: what it means and what helps."),
+    "explain": ("vllm_doctor.cli.explain", "The root cause out of a log or an HTTP error; or the page of a cause."),
 }
 
 INTERRUPTED = 130

@@ -1,0 +1,147 @@
+"""Texts to explanations: ranking, stages, streams and what must stay silent."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vllm_doctor.finding import Severity
+from vllm_doctor.triage import explain_stream, explain_text
+from vllm_doctor.triage.matcher import MAXIMUM_LOOKS
+from vllm_doctor.triage.signature import book
+from vllm_doctor.triage.telling import Telling
+
+OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB."
+
+
+def named(text: str | bytes) -> list[str]:
+    """The causes, the root cause first."""
+    return [f.finding.cause for f in explain_text(text).findings]
+
+
+@pytest.mark.parametrize(
+    ("before", "cause"),
+    [
+        ('  File "vllm/worker/worker.py", line 139, in load_model', "oom-weights"),
+        ('  File "vllm/v1/worker/gpu_model_runner.py", line 9, in profile_run', "oom-activation"),
+        ('  File "vllm/v1/worker/gpu_model_runner.py", line 9, in capture_model', "oom-cudagraph"),
+        ('  File "vllm/v1/engine/core.py", line 9, in run_busy_loop', "oom-serving"),
+        ("INFO:     Application startup complete.", "oom-serving"),
+        ("Loading safetensors checkpoint shards:   0% Completed | 0/4 [00:00<?, ?it/s]", "oom-weights"),
+        ("INFO 01-01 00:00:00 [x.py:1] Loading weights took 9.1 seconds", "oom-activation"),
+        ("Capturing CUDA graphs:  10%|#         | 7/67", "oom-cudagraph"),
+    ],
+)
+def test_the_stage_tells_the_memory_causes_apart(before: str, cause: str) -> None:
+    root = explain_text(f"{before}\n{OOM}\n").findings[0].finding
+    assert (root.cause, root.severity) == (cause, Severity.ERROR)
+
+
+def test_an_unknown_stage_is_likely_at_most() -> None:
+    assert explain_text(OOM).findings[0].finding.severity is Severity.WARNING
+
+
+def test_the_worker_comes_before_the_engine_and_the_server() -> None:
+    text = (
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above.\n"
+        "(EngineCore pid=2) ERROR 02-06 16:34:06 [core.py:9] RuntimeError: NCCL error: unhandled system error\n"
+        "(Worker_TP0 pid=3) ERROR 02-06 16:34:06 [w.py:9] ValueError: Unknown quantization method: nope.\n"
+    )
+    assert named(text)[0] == "quantization-unsupported"
+    assert "engine-dead" not in named(text)
+
+
+def test_a_normal_stop_is_silent_and_a_new_start_is_not() -> None:
+    stop = (
+        "(APIServer pid=1) INFO 11-22 17:55:32 [launcher.py:254] [shutdown] API server: shutdown triggered\n"
+        "(APIServer pid=1) ERROR 11-22 17:55:32 [a.py:9] vllm.v1.engine.exceptions.EngineDeadError: EngineCore\n"
+    )
+    again = "INFO 11-22 18:00:00 [api_server.py:1] vLLM API server version 0.32.0\nRuntimeError: NCCL error: x\n"
+    assert named(stop) == []
+    assert named(stop + again) == ["nccl-failure"]
+
+
+def test_information_lines_are_no_faults() -> None:
+    assert named("INFO 11-22 17:55:32 [logger.py:39] Received request c-1: prompt: 'why CUDA out of memory?'\n") == []
+
+
+def test_a_wrapped_message_is_joined() -> None:
+    message = book()["oom-kv-max-len"].match[0]
+    wrapped = "\n".join(message[start : start + 78] for start in range(0, len(message), 78))
+    assert named(wrapped)[0] == "oom-kv"
+
+
+def test_a_message_in_nested_json_is_read() -> None:
+    body = '{"error":"{\\"error\\":{\\"message\\":\\"The model `x` does not exist.\\",\\"code\\":404}}"}'
+    assert named(body) == ["model-name-mismatch"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_log_that_is_one_string_in_json_has_its_lines_back(times: int) -> None:
+    text = f"INFO 01-01 00:00:00 [a.py:1] a\nb\nc\nd\nLoading safetensors checkpoint shards:   0%\n{OOM}\n"
+    for _ in range(times):
+        text = json.dumps({"log": text})
+    assert named(text) == ["oom-weights"]
+
+
+def test_line_numbers_and_secrets() -> None:
+    text = f"one\ntwo\nERROR: token=hf_abcdefghijklmnop {OOM}\n"
+    line = explain_text(text).findings[0].lines[0]
+    assert line.number == 3
+    assert "hf_abcdefghijklmnop" not in line.text
+
+
+def test_nothing_recognised_shows_the_telling_lines() -> None:
+    explanation = explain_text("first\nmade.up.StrangeError: odd thing\nlast\n")
+    assert explanation.findings == ()
+    assert [(line.number, line.text) for line in explanation.telling] == [(2, "made.up.StrangeError: odd thing")]
+
+
+def test_an_environment_report_is_judged_with_the_text() -> None:
+    report = (
+        "Collecting environment information...\nPyTorch version: 2.6.0+cu124\nIs CUDA available: True\n"
+        "CUDA used to build PyTorch: 12.4\nNvidia driver version: 550.54\n"
+    )
+    explanation = explain_text(report + OOM)
+    assert explanation.snapshot is not None
+    assert explanation.findings[0].finding.cause == "oom-weights"
+
+
+def test_the_cause_is_found_behind_megabytes_of_other_lines() -> None:
+    near_misses = "ERROR 02-06 16:34:06 [x.py:1] request failed with error number {0}\n"
+    noise = "".join(near_misses.format(number) for number in range(MAXIMUM_LOOKS * 60))
+    text = noise + "ValueError: Total number of attention heads (12) must be divisible by tensor parallel size (8).\n"
+    explanation = explain_stream(io.BytesIO(text.encode()))
+    assert explanation.findings[0].finding.cause == "tp-divisibility"
+    assert explanation.findings[0].lines[0].number == MAXIMUM_LOOKS * 60 + 1
+
+
+@given(st.integers(1, 200), st.integers(0, 3000))
+@settings(max_examples=40, deadline=None)
+def test_blocks_of_any_size_give_the_same(size: int, padding: int) -> None:
+    from vllm_doctor.triage.explain import Reading
+
+    text = (b"x" * padding + b"\n" + OOM.encode() + b"\n") * 2
+    reading = Reading()
+    for start in range(0, len(text), size):
+        reading.feed(text[start : start + size])
+    got = reading.explanation()
+    assert [f.lines for f in got.findings] == [f.lines for f in explain_text(text).findings]
+
+
+@given(st.binary(max_size=3000))
+@settings(deadline=None)
+def test_any_bytes_are_explained(data: bytes) -> None:
+    explain_text(data)
+
+
+@given(st.lists(st.binary(max_size=200_000).map(lambda b: b.replace(b"x", b"\n")), max_size=5))
+@settings(max_examples=20, deadline=None)
+def test_telling_lines_carry_their_numbers(blocks: list[bytes]) -> None:
+    telling = Telling()
+    text = b"".join([*blocks, b"\nmade.StrangeError: q"])
+    for block in [*blocks, b"\nmade.StrangeError: q"]:
+        telling.feed(block)
+    assert telling.lines()[-1][0] == text.count(b"\n") + 1

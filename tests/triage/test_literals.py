@@ -1,0 +1,23 @@
+"""The literals of expressions."""
+
+import pytest
+
+from vllm_doctor.triage.literals import literals
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("no space left", {"no space left"}),
+        (r"port (?P<port>\d+) is already taken", {"is already taken"}),
+        (r"(?:alpha|beta) x", {"alpha", "beta"}),
+        (r"a(?:long optional part)?b", set()),
+        (r"colou?r of it", {"r of it"}),
+        (r"[abc]{2,3}", set()),
+        (r"\[rank\d\]: failed", {"]: failed"}),
+        (r"say 'hello there'", {"hello there"}),
+        ("one two|three four", {"one two", "three four"}),
+    ],
+)
+def test_the_best_literals(expression: str, expected: set[str]) -> None:
+    assert literals(expression) == expected

@@ -1,0 +1,187 @@
+"""A text to its explanation: the findings with their lines, the root cause first; nothing for a healthy text."""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+from msgspec import Struct, structs
+
+from vllm_doctor import redact
+from vllm_doctor.facts import Unknown
+from vllm_doctor.finding import Confidence, Finding, Severity
+from vllm_doctor.snapshot import Snapshot
+from vllm_doctor.triage import embedded, filling, telling, wrapped
+from vllm_doctor.triage.matcher import BLOCK_BYTES, Match, Matcher
+from vllm_doctor.triage.ranking import Ranked, rank
+from vllm_doctor.triage.signature import Role
+
+# The beginning of a text is kept for a second look (wrapped lines, an environment report, a launch command).
+KEPT_BYTES = 2 * 2**20
+
+# A line of evidence longer than this is cut.
+MAXIMUM_CHARACTERS = 600
+
+
+class Line(Struct, frozen=True):
+    """A line of the text: its number from 1, and its words without escapes and secrets."""
+
+    number: int
+    text: str
+
+
+class Explained(Struct, frozen=True):
+    """A finding and the lines that it was read off."""
+
+    finding: Finding
+    lines: tuple[Line, ...]
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """What a text says: findings, the root cause first; `telling` are the lines to look at where nothing was found.
+
+    `snapshot` holds the facts of an environment report or launch command in the text, None where there is neither.
+    """
+
+    findings: tuple[Explained, ...]
+    telling: tuple[Line, ...]
+    snapshot: Snapshot | None
+    lines: int
+
+
+def explain_text(text: str | bytes) -> Explanation:
+    """Explain a text that is in memory."""
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    return explain_stream(io.BytesIO(data))
+
+
+def explain_stream(stream: BinaryIO) -> Explanation:
+    """Explain a stream of any size, in memory that does not grow with it."""
+    reading = Reading()
+    while block := stream.read(BLOCK_BYTES):
+        reading.feed(block)
+    return reading.explanation()
+
+
+class Reading:
+    """A text on its way: blocks in, an explanation at any time."""
+
+    def __init__(self) -> None:
+        self._matcher = Matcher()
+        self._telling = telling.Telling()
+        self._head: list[bytes] = []
+        self._kept = 0
+
+    def feed(self, block: bytes) -> None:
+        """Take more of the text."""
+        self._matcher.feed(block)
+        self._telling.feed(block)
+        if self._kept < KEPT_BYTES:
+            self._head.append(block[: KEPT_BYTES - self._kept])
+            self._kept += len(self._head[-1])
+
+    def explanation(self) -> Explanation:
+        """What the whole text says; nothing can be fed after it."""
+        self._matcher.finish()
+        return self.so_far()
+
+    def so_far(self) -> Explanation:
+        """What the whole lines say that were read so far."""
+        head = b"".join(self._head)
+        if (parted := wrapped.unescaped(head)) is not None:
+            ranked, head = _ranked(parted), parted
+        else:
+            ranked = rank(self._matcher.matches)
+        if not ranked or not _names_root(ranked):
+            ranked = _second_reading(head) or ranked
+        snapshot, judged = embedded.judge(head)
+        findings = _one_ranking([_explained(r) for r in ranked], judged, reported=_holds_report(snapshot))
+        return Explanation(
+            findings=tuple(findings),
+            telling=() if findings else tuple(_line(n, t) for n, t in self._telling.lines()),
+            snapshot=snapshot,
+            lines=self._matcher.lines,
+        )
+
+
+def _names_root(ranked: Sequence[Ranked]) -> bool:
+    return bool(ranked) and ranked[0].best.signature.order < Role.HINT.rank
+
+
+def _second_reading(head: bytes) -> tuple[Ranked, ...]:
+    """The same text with lines joined that a terminal or a mail has wrapped; only what names a root cause counts."""
+    joined = wrapped.unwrapped(head)
+    if joined is None:
+        return ()
+    ranked = _ranked(joined)
+    return ranked if _names_root(ranked) else ()
+
+
+def _ranked(text: bytes) -> tuple[Ranked, ...]:
+    matcher = Matcher()
+    matcher.feed(text)
+    matcher.finish()
+    return rank(matcher.matches)
+
+
+def _explained(ranked: Ranked) -> Explained:
+    signature = ranked.best.signature
+    captures = _captures(ranked.matches, ranked.best)
+    known = filling.values(captures, ranked.stage)
+    certain = ranked.certain
+    lines = tuple(_line(m.number, m.line.text) for m in sorted(ranked.matches, key=lambda m: m.number))
+    finding = Finding(
+        cause=ranked.cause,
+        severity=Severity.ERROR if certain else Severity.WARNING,
+        confidence=Confidence.CERTAIN if certain else Confidence.LIKELY,
+        title=redact.line(filling.title(signature, known)),
+        evidence=tuple(f"line {line.number}: {line.text}" for line in lines),
+        fixes=filling.fixes(signature, known),
+        check=f"text:{signature.id}",
+    )
+    return Explained(finding, lines)
+
+
+def _captures(matches: Iterable[Match], best: Match) -> dict[str, str]:
+    """The captures of the best match, completed by those of the same signature on other lines."""
+    found: dict[str, str] = {}
+    for match in matches:
+        if match.signature.id == best.signature.id:
+            found = {**match.captures, **found}
+    return {**found, **best.captures}
+
+
+def _line(number: int, text: str) -> Line:
+    # Twice as much is looked at for secrets as is shown, so that none is cut in two and shown.
+    return Line(number, redact.line(text[: 2 * MAXIMUM_CHARACTERS], MAXIMUM_CHARACTERS))
+
+
+def _holds_report(snapshot: Snapshot | None) -> bool:
+    return snapshot is not None and not isinstance(snapshot.environment, Unknown)
+
+
+def _one_ranking(explained: list[Explained], judged: Sequence[Finding], *, reported: bool) -> list[Explained]:
+    """Findings of the text and of its environment in one order: they confirm each other, or stand side by side.
+
+    What the text itself complains of comes first; where it only says that something died, the environment's errors do.
+    A text that complains of nothing is judged by its environment report alone: a launch command may stand in any prose.
+    """
+    if not explained and not reported:
+        return []
+    agreed = {f.cause: f for f in judged}
+    confirmed = [_confirmed(e, agreed.get(e.finding.cause)) for e in explained]
+    causes = {e.finding.cause for e in explained}
+    others = [Explained(f, ()) for f in judged if f.cause not in causes and f.severity is Severity.ERROR]
+    only_died = bool(explained) and explained[0].finding.cause == "engine-dead"
+    return [*others, *confirmed] if only_died else [*confirmed, *others]
+
+
+def _confirmed(explained: Explained, same: Finding | None) -> Explained:
+    if same is None:
+        return explained
+    finding = explained.finding
+    fixes = {f.title: f for f in (*finding.fixes, *same.fixes)}
+    evidence = (
+        *finding.evidence,
+        *(f"the environment in the text says the same: {seen}" for seen in same.evidence[:3]),
+    )
+    return structs.replace(explained, finding=structs.replace(finding, evidence=evidence, fixes=tuple(fixes.values())))

@@ -1,0 +1,95 @@
+"""A line of a log without its prefixes: who wrote it, how loudly, and what it says."""
+
+import re
+
+from msgspec import Struct
+
+# A line longer than this is looked at around what was found in it.
+MAXIMUM_LINE_BYTES = 4096
+
+# No log of a deployment has more prefixes in front of one line (journald, compose, CRI, API server, engine, level).
+MAXIMUM_PREFIXES = 9
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]{0,16}[ -/]{0,2}[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+
+_TIME = r"\d{2}:\d{2}:\d{2}(?:[.,]\d{1,9})?"
+_DATE = r"(?:\d{4}[-/]\d{2}[-/]\d{2}|\d{2}-\d{2})"
+_LEVEL = r"(?P<level>INFO|DEBUG|WARNING|WARN|ERROR|CRITICAL|FATAL|TRACE)"
+_PREFIXES = re.compile(
+    r"\s{0,8}(?:"
+    # (EngineCore_DP0 pid=68), (APIServer pid=1), (RayWorkerWrapper pid=3, ip=10.0.0.2), (VllmWorker rank=1 pid=70)
+    r"\((?P<process>[A-Za-z][\w.:\-]{0,60})(?: rank=\d{1,6})?,? (?:pid=\d{1,9}|ip=[\w.:]{1,40})[^()]{0,60}\)"
+    r"|\[(?:rank|Rank )?\d{1,4}\]:"
+    # ERROR 01-20 13:03:50 [core.py:12], INFO 08-05 12:39:06 serving_chat.py:118], ERROR 2025-01-20 13:03:50,123 ...
+    rf"|{_LEVEL}:? {{1,5}}(?:{_DATE}[ T])?{_TIME}(?: \[?[\w./\-]{{1,80}}:\d{{1,6}}\])?"
+    rf"|\[?{_DATE}[ T]{_TIME}(?:Z|[+-]\d{{2}}:?\d{{2}})?\]?(?: ?[-|:])?"
+    # journald: Jun 30 13:53:19 host vllm[123]:
+    rf"|[A-Z][a-z]{{2}} [ \d]\d {_TIME} [\w.\-]{{1,64}} [\w.@\-/]{{1,64}}(?:\[\d{{1,9}}\])?:"
+    r"|(?:stdout|stderr) [FP] "
+    r"|[a-z0-9][\w.\-]{0,60} {0,20}\| "
+    r"|\|\s{1,8}"
+    r"|(?:>\s{0,2}){1,4}"
+    rf"|(?:\[(?i:{_LEVEL.replace('level', 'bracketed')})\]:?|(?i:{_LEVEL.replace('level', 'word')}):(?= )"
+    rf"|{_LEVEL.replace('level', 'bare')}(?= ))"
+    r"\s{0,6}(?:\[[\w./\-]{1,80}:\d{1,6}\])?(?=\s|$)"
+    r"|\[[\w./\-]{1,80}:\d{1,6}\]"
+    r"|[a-z][\w.]{0,80} - (?=[A-Z]{4,8} - )"
+    r"|- (?=[A-Z]{4,8} - )"
+    r")\s{0,2}"
+)
+_QUIET = frozenset({"INFO", "DEBUG", "TRACE"})
+
+# NCCL tells of every network it does not find at this level.
+_NCCL_INFORMATION = "NCCL INFO"
+
+_ENTITIES = {"&quot;": '"', "&#39;": "'", "&#x27;": "'", "&lt;": "<", "&gt;": ">", "&amp;": "&"}
+_TYPOGRAPHIC = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u200b": ""})  # noqa: RUF001
+_UNICODE_ESCAPES = {"\\u0027": "'", "\\u0022": '"', "\\u003c": "<", "\\u003e": ">", "\\u0026": "&", "\\u2019": "'"}
+
+
+class CleanLine(Struct, frozen=True):
+    """What a line says: `process` as vLLM names it ("" where the line does not tell), `quiet` for INFO and below."""
+
+    process: str
+    quiet: bool
+    text: str
+
+
+def clean(raw: bytes) -> CleanLine:
+    """The line without prefixes and terminal escapes, JSON and HTML escapes undone."""
+    text = raw[:MAXIMUM_LINE_BYTES].decode("utf-8", "replace")
+    text = _ESCAPES.sub("", text)
+    process, level, start = "", "", 0
+    for _ in range(MAXIMUM_PREFIXES):
+        found = _PREFIXES.match(text, start)
+        if found is None or found.end() == start:
+            break
+        process = found["process"] or process
+        level = (found["level"] or found["bracketed"] or found["word"] or found["bare"] or level).upper()
+        start = found.end()
+    quiet = level in _QUIET or _NCCL_INFORMATION in text
+    return CleanLine(process, quiet, unescape(text[start:]).strip())
+
+
+def unescape(text: str) -> str:
+    """The text with JSON escapes (also twice escaped), HTML entities and typographic quotes undone."""
+    if "\\" in text:
+        for escaped, plain in _UNICODE_ESCAPES.items():
+            text = text.replace(escaped, plain)
+        while "\\\\" in text:
+            text = text.replace("\\\\", "\\")
+        text = text.replace("\\n", " ").replace('\\"', '"').replace("\\'", "'").replace("\\/", "/").replace("\\t", " ")
+    if "&" in text:
+        for entity, plain in _ENTITIES.items():
+            text = text.replace(entity, plain)
+    return text if text.isascii() else text.translate(_TYPOGRAPHIC)
+
+
+def rank_of(process: str) -> int:
+    """Worker before engine core before API server: nearer to the root cause comes first."""
+    name = process.lower()
+    if "worker" in name:
+        return 0
+    if "engine" in name or name.startswith("core"):
+        return 1
+    return 2 if "api" in name else 1

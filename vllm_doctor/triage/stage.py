@@ -1,0 +1,39 @@
+"""Where in the life of a server a line stands: from the frames of its traceback, else from the lines before it."""
+
+from collections.abc import Sequence
+
+from vllm_doctor.triage.matcher import Match
+from vllm_doctor.triage.signature import Role
+
+# The frames of one traceback stand within so many lines of its last line.
+TRACEBACK_LINES = 90
+
+# Of the frames of one traceback, the one that says most. A capture runs the model's forward as a profile run does, and
+# the profile run is called from the start of the engine, so that the inner ones come first.
+FRAME_ORDER = ("capture", "warmup", "profile", "kv", "load", "init", "serving")
+
+
+class Stages:
+    """The stage of any line, from the markers found in the whole text."""
+
+    def __init__(self, matches: Sequence[Match]) -> None:
+        markers = [m for m in matches if m.signature.role is Role.MARKER and m.signature.stage]
+        self._frames = [m for m in markers if m.signature.stage.startswith("in-")]
+        self._passed = [m for m in markers if not m.signature.stage.startswith("in-")]
+
+    def at(self, match: Match) -> str:
+        """The stage where that match stands, "" where the text does not tell."""
+        return self._of_frames(match) or self._of_markers(match)
+
+    def _of_frames(self, match: Match) -> str:
+        stages = {
+            m.signature.stage[3:]
+            for m in self._frames
+            if match.number - TRACEBACK_LINES <= m.number <= match.number
+            and (not m.line.process or not match.line.process or m.line.process == match.line.process)
+        }
+        return next((stage for stage in FRAME_ORDER if stage in stages), "")
+
+    def _of_markers(self, match: Match) -> str:
+        before = [m for m in self._passed if m.number <= match.number]
+        return before[-1].signature.stage if before else ""
