@@ -139,9 +139,9 @@ def _decode(data: bytes, kind: type[S], path: Path) -> S:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as problem:
-        what = f"{path}: not a snapshot: {redact.text(str(problem))[:200]}"
+        what = f"{path}: not a snapshot: {redact.line(str(problem), 200)}"
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        what = f"{path}: not whole JSON: {redact.text(str(problem))[:200]}"
+        what = f"{path}: not whole JSON: {redact.line(str(problem), 200)}"
     except RecursionError:
         what = f"{path}: nested deeper than {limit} levels"
     raise InputFileError(what, "take it again with `vllm-doctor snapshot -o FILE`")
