@@ -11,6 +11,7 @@ COMMANDS = {
     "run": ("vllm_doctor.cli.run", "The check-up: environment, GPUs, model, launch command, running servers."),
     "snapshot": ("vllm_doctor.cli.snapshot", "Write the collected facts, redacted, to one file."),
     "checks": ("vllm_doctor.cli.checks", "The catalogue of checks, or one check's page."),
+    "connect": ("vllm_doctor.cli.connect", "What a client meets at a URL, step by step: name, port, key, chat, tools."),
     "releases": ("vllm_doctor.cli.releases", "What is known of the releases of vLLM; what changes between two."),
     "explain": ("vllm_doctor.cli.explain", "The page of one cause: what it means and what helps."),
 }

@@ -2,11 +2,12 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TextIO
 
 from vllm_doctor.diagnose import Diagnosis
 from vllm_doctor.reports import document
-from vllm_doctor.reports.layout import Style, encodable, physical_lines, string
+from vllm_doctor.reports.layout import Line, Style, encodable, physical_lines, string
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,20 +39,26 @@ def plain(
     encoding: str = "utf-8",
 ) -> str:
     """The report without colours, its prose at most `width` columns wide; no line of it ends in a space."""
-    rows = (
-        string(row)
-        for line in document.lines(diagnosis, quiet=quiet, verbose=verbose)
-        for row in physical_lines(line, width)
-    )
+    return plain_lines(document.lines(diagnosis, quiet=quiet, verbose=verbose), width, encoding)
+
+
+def plain_lines(lines: Iterable[Line], width: int = PLAIN_WIDTH, encoding: str = "utf-8") -> str:
+    """Any styled lines without colours."""
+    rows = (string(row) for line in lines for row in physical_lines(line, width))
     return encodable("\n".join(rows), encoding)
 
 
 def render(diagnosis: Diagnosis, console: "Console", *, quiet: bool = False, verbose: bool = False) -> None:
     """Print the report to a terminal, as wide as it is up to a readable width."""
+    render_lines(document.lines(diagnosis, quiet=quiet, verbose=verbose), console)
+
+
+def render_lines(lines: Iterable[Line], console: "Console") -> None:
+    """Print any styled lines to a terminal."""
     from rich.text import Text
 
     width = min(console.width, MAXIMUM_WIDTH)
-    for line in document.lines(diagnosis, quiet=quiet, verbose=verbose):
+    for line in lines:
         for row in physical_lines(line, width):
             text = Text()
             for span in row:
@@ -62,14 +69,18 @@ def render(diagnosis: Diagnosis, console: "Console", *, quiet: bool = False, ver
 
 def show(diagnosis: Diagnosis, *, quiet: bool = False, verbose: bool = False) -> None:
     """Print the report to standard output: with colours where that is a terminal that takes them."""
+    show_lines(document.lines(diagnosis, quiet=quiet, verbose=verbose))
+
+
+def show_lines(lines: Iterable[Line]) -> None:
+    """Print any styled lines to standard output: with colours where that is a terminal that takes them."""
     if _takes_colours(sys.stdout):
         from rich.console import Console
 
-        render(diagnosis, Console(highlight=False, emoji=False), quiet=quiet, verbose=verbose)
+        render_lines(lines, Console(highlight=False, emoji=False))
         return
     encoding = sys.stdout.encoding or "ascii"
-    width = _columns(sys.stdout)
-    print(plain(diagnosis, width, quiet=quiet, verbose=verbose, encoding=encoding))  # noqa: T201 - this is the report
+    print(plain_lines(lines, _columns(sys.stdout), encoding))  # noqa: T201 - this is the report
 
 
 def _takes_colours(stream: TextIO) -> bool:

@@ -1,0 +1,75 @@
+"""The walk: every step of a client in its order, up to the first that breaks."""
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from vllm_doctor.client import calling, chatting, extras, finding_paths, naming, reaching
+from vllm_doctor.client.health import health
+from vllm_doctor.client.names import Served
+from vllm_doctor.client.visit import Options, Step, Visit, walk_steps
+from vllm_doctor.finding import Finding
+
+Seen = Callable[[str, Step], None]
+
+REACHING = (
+    ("name", reaching.name),
+    ("port", reaching.port),
+    ("tls", reaching.tls),
+    ("http", reaching.http),
+    ("path", finding_paths.path),
+    ("key", naming.key),
+    ("models", naming.models),
+)
+CHATTING = (
+    ("model", naming.model),
+    ("chat", chatting.chat),
+    ("system", chatting.system),
+    ("stream", chatting.stream),
+    ("tools", calling.auto),
+    ("tool-required", calling.required),
+    ("tool-named", calling.named),
+    ("context", extras.context),
+    ("structured", extras.structured),
+    ("image", extras.image),
+    ("health", health),
+)
+
+
+class Connection(Struct, frozen=True, kw_only=True):
+    """What the walk to one URL brought."""
+
+    url: str
+    steps: tuple[Step, ...]
+    findings: tuple[Finding, ...]
+    served: tuple[Served, ...] = ()
+    version: str | None = None
+    server: str | None = None
+
+
+def nothing_seen(_url: str, _step: Step) -> None:
+    """For walks that nobody watches."""
+
+
+def walk(url: str, options: Options, seen: Seen = nothing_seen) -> Connection:
+    """Walk all steps against one URL; raises UrlError for a URL that is none."""
+    visit = Visit(url, options)
+    try:
+        for step in walk_steps(visit, (*REACHING, *CHATTING)):
+            seen(visit.shown_base, step)
+    finally:
+        visit.session.close()
+    return connection(visit)
+
+
+def connection(visit: Visit) -> Connection:
+    """The outcome of a visit, its findings worst first."""
+    ordered = sorted(visit.findings, key=lambda found: found.severity.rank)
+    return Connection(
+        url=visit.shown_base,
+        steps=tuple(visit.steps),
+        findings=tuple(ordered),
+        served=visit.served,
+        version=visit.version,
+        server=visit.kind.name if visit.kind is not None else None,
+    )
