@@ -148,9 +148,9 @@ def _streamed(visit: Visit, body: dict[str, Any]) -> Reply:
 
 
 def broken_stream(visit: Visit, reply: Reply, found: Events, broken: dict[str, Any] | None) -> Finding:
-    seen = [
-        f"POST {chat_url(visit)} with stream: {reply.status}, content-type {reply.type or 'none'}, {len(found.chunks)} events"
-    ]
+    """The finding of a stream that cannot be read to its end: what broke it decides the cause."""
+    head = f"POST {chat_url(visit)} with stream: {reply.status}, content-type {reply.type or 'none'}"
+    seen = [f"{head}, {len(found.chunks)} events"]
     seen += [reason for reason in (reply.cut, found.problem) if reason]
     if broken is not None:
         seen.append(f"an event holds an error: {redact.line(str(broken.get('error')), 200)}")

@@ -1,4 +1,4 @@
-"""A refused request as a finding: the cause, what was seen, the flags for this server and the settings for the client."""
+"""A refused request as a finding: the cause, what was seen, the server's flags and the client's settings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,10 +26,11 @@ def explain(visit: Visit, reply: Reply, request: Request) -> Finding:
     return error(told.cause, title, evidence=evidence, fixes=fixes)
 
 
+# Every maker of one takes the same three arguments, whether it needs them or not.
 Explained = tuple[str, tuple[Fix, ...]]
 
 
-def _name(visit: Visit, told: Refusal, request: Request) -> Explained:
+def _name(visit: Visit, told: Refusal, request: Request) -> Explained:  # noqa: ARG001
     asked = redact.line(str(request.get("model", "")), 200)
     guess = nearest(asked, visit.served)
     listed = ", ".join(model.shown for model in visit.served[:10]) or "not known"
@@ -44,7 +45,7 @@ def _name(visit: Visit, told: Refusal, request: Request) -> Explained:
     return f"the server does not serve a model called {asked!r}", fixes
 
 
-def _tools(visit: Visit, told: Refusal, request: Request) -> Explained:  # noqa: ARG001 - one signature for all
+def _tools(visit: Visit, told: Refusal, request: Request) -> Explained:  # noqa: ARG001
     title = "tools were sent, but the server was not started for tool calls"
     off = client_fix("or switch tools off in the client", {"Tools": "off"})
     return title, (*tool_flags(visit), off)
@@ -60,7 +61,7 @@ def tool_flags(visit: Visit, *, wanted: tuple[str, ...] = ()) -> tuple[Fix, ...]
         if tool_families.without_tools(root, name):
             return (Fix(title=f"serve a model that is taught tools: {name} is of a family that is not"),)
         edit = LaunchEdit(set={"--enable-auto-tool-choice": None})
-        title = "start the server with --enable-auto-tool-choice and --tool-call-parser, with the parser of this model's family"
+        title = "start the server with --enable-auto-tool-choice and the --tool-call-parser of this model's family"
         return (Fix(title=title, launch=edit),)
     parsers = wanted or (found.parsers if found is not None else ())
     parser = next((each for each in parsers if tool_families.in_release(each, visit.version)), None)
@@ -192,9 +193,7 @@ def _bad_request(visit: Visit, told: Refusal, request: Request) -> Explained:  #
     named = [field for field in told.fields if field]
     if not named:
         return f"the server refuses the request: {redact.line(told.message, 160)}", (
-            Fix(
-                title="correct what the message names; `connect --request FILE` finds the smallest change that is accepted"
-            ),
+            Fix(title="correct what the message names; `connect --request FILE` finds the smallest accepted change"),
         )
     missing = "required" in told.message.lower() or "'missing'" in told.message
     title = f"the server refuses the field {named[0]}: {redact.line(told.message, 160)}"

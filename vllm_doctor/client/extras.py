@@ -8,7 +8,10 @@ from vllm_doctor.client.visit import Broken, Skipped, Visit, client_fix, text_of
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 
 # One red pixel.
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwAD"
+    "hgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 SCHEMA = {
     "type": "object",

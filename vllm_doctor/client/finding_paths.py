@@ -9,8 +9,6 @@ from vllm_doctor.client.replies import Reply
 from vllm_doctor.client.visit import OPERATIONS, Broken, Visit, client_fix, text_of
 from vllm_doctor.finding import Finding, Fix, error
 
-DEFAULT_PORTS = {"Ollama": 11434}
-
 
 def path(visit: Visit) -> str:
     """GET {base}/models must be the list of models (or ask for a key); else the right base is looked for."""
@@ -74,7 +72,7 @@ def candidates(visit: Visit, base: str) -> tuple[tuple[str, str], ...]:
         (f"{root}/api/v1", "the API is below /api/v1 there"),
         (f"{root}/openai/v1", "the API is below /openai/v1 there"),
     )
-    return tuple(dict((row for row in rows if row[0] != base)).items())
+    return tuple(dict(row for row in rows if row[0] != base).items())
 
 
 def _what(base: str, root: str) -> str:

@@ -79,7 +79,7 @@ def port(visit: Visit) -> str:
             ):
                 refused = f" ({', '.join(a for a, _ in tried)} refused)" if tried else ""
                 return f"{address} port {number} takes connections{refused}"
-        except OSError as problem:
+        except OSError as problem:  # noqa: PERF203 - every address has its own answer
             tried.append((address, problem))
     raise Broken(_unreached(visit, host, number, tried))
 
@@ -127,7 +127,7 @@ def _loading(server: Server, where: str, evidence: tuple[str, ...]) -> Finding:
     age = f", started {server.age_seconds:.0f} s ago" if isinstance(server.age_seconds, float | int) else ""
     seen = f"pid {server.pid} is a vLLM server for that port{age}, and does not listen yet: {server.command}"
     fix = Fix(
-        title="wait: vLLM listens only when its model is loaded (seconds for a small one, half an hour for the largest); "
+        title="wait: vLLM listens only when its model is loaded (up to half an hour for the largest); "
         "its log then says 'Application startup complete.'"
     )
     title = f"the server for {where} is still loading its model"

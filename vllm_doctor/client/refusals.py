@@ -8,44 +8,26 @@ from vllm_doctor.client.replies import Reply, complaint
 
 # Texts of vLLM from 0.4.2 to 0.33 (`entrypoints/openai/*`, `entrypoints/serve/*`, `renderers/*`, `sampling_params.py`,
 # `v1/engine/*`) and of the chat templates of models; all are looked for in lower case, the first that fits counts.
-_TEXTS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("empty conversation",), "bad-request"),
-    (("tool choice requires", "requires --tool-call-parser", "enable-auto-tool-choice"), "tools-not-enabled"),
-    (("does not exist", "model not found", "model_not_found"), "model-name-mismatch"),
-    (("enginecore encountered", "enginedeaderror", "engine is dead", "engine loop", "background loop"), "engine-dead"),
-    (("system role", "must alternate", "roles are supported", "role is not supported", "unknown role"), "chat-roles"),
-    (
-        ("only user", "unexpected role", "must start with", "should be alternat", "after the optional system"),
-        "chat-roles",
-    ),
-    (
-        ("chat template is no longer", "chat template is not", "no chat template", "encountered unknown tag")
-        + ("does not have a chat template", "chat_template is not set", "without a chat template")
-        + (
-            "jinja",
-            "template error",
-            "unexpected end of template",
-            "expected token",
-            "unexpected char",
-            "is undefined",
-        ),
-        "chat-template-missing",
-    ),
-    (
-        ("maximum context length", "max_model_len", "maximum model length", "max model len", "context window")
-        + ("max_tokens must be at most", "max_completion_tokens is too large", "max_tokens is too large")
-        + ("prompt is too long", "longer than the maximum"),
-        "context-exceeded",
-    ),
-    (("at most ",), "bad-request"),
-    (("not a multimodal model", "does not support image", "does not support audio"), "multimodal-unsupported"),
-    (("does not support multimodal", "multimodal is not", "unknown image model type"), "multimodal-unsupported"),
-    (
-        ("does not support the chat", "does not support chat completions", "does not support completions"),
-        "endpoint-wrong",
-    ),
-    (("does not support embeddings", "does not support the embeddings", "embeddings api"), "endpoint-wrong"),
-    (("lora is not enabled", "lora adapter"), "lora-config"),
+_TEXTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("bad-request", ("empty conversation",)),
+    ("tools-not-enabled", ("tool choice requires", "requires --tool-call-parser", "enable-auto-tool-choice")),
+    ("model-name-mismatch", ("model not found", "model_not_found")),
+    ("engine-dead", ("enginecore encountered", "enginedeaderror", "engine is dead", "engine loop", "background loop")),
+    ("chat-roles", ("system role", "must alternate", "roles are supported", "role is not supported", "unknown role")),
+    ("chat-roles", ("only user", "unexpected role", "should be alternat", "after the optional system")),
+    ("chat-template-missing", ("chat template is no", "no chat template", "does not have a chat template")),
+    ("chat-template-missing", ("chat_template is not set", "without a chat template", "encountered unknown tag")),
+    ("chat-template-missing", ("jinja", "template error", "unexpected end of template", "expected token")),
+    ("chat-template-missing", ("unexpected char", "is undefined")),
+    ("context-exceeded", ("maximum context length", "max_model_len", "maximum model length", "max model len")),
+    ("context-exceeded", ("context window", "max_tokens must be at most", "max_completion_tokens is too large")),
+    ("context-exceeded", ("max_tokens is too large", "prompt is too long", "longer than the maximum")),
+    ("bad-request", ("at most ",)),
+    ("multimodal-unsupported", ("not a multimodal model", "does not support image", "does not support audio")),
+    ("multimodal-unsupported", ("does not support multimodal", "multimodal is not", "unknown image model type")),
+    ("endpoint-wrong", ("does not support the chat", "does not support chat completions")),
+    ("endpoint-wrong", ("does not support completions", "does not support embeddings", "embeddings api")),
+    ("lora-config", ("lora is not enabled", "lora adapter")),
 )
 
 _STATUSES = {
@@ -84,7 +66,9 @@ def _cause(reply: Reply, message: str) -> str:
         return "auth"
     text = message.lower()
     if status in (400, 404, 422, 500, 501) or (status == 200 and text):
-        for parts, cause in _TEXTS:
+        if "does not exist" in text and "model" in text:
+            return "model-name-mismatch"
+        for cause, parts in _TEXTS:
             if any(part in text for part in parts):
                 return cause
     if status == 404:

@@ -138,7 +138,8 @@ def assembled(reply: Reply, read: chatting.Events) -> Reply:
         usage = chunk.get("usage") or usage
         choices = chunk.get("choices")
         first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-        delta = first.get("delta") if isinstance(first.get("delta"), dict) else {}
+        given = first.get("delta")
+        delta = given if isinstance(given, dict) else {}
         content += text_of(delta.get("content"))
         calls = calls or bool(delta.get("tool_calls"))
         reason = first.get("finish_reason") or reason

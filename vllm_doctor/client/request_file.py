@@ -14,7 +14,7 @@ from vllm_doctor.errors import InputFileError
 MAXIMUM_FILE_BYTES = 8 * 2**20
 
 _DATA = ("-d", "--data", "--data-raw", "--data-binary", "--data-ascii", "--json")
-_WITH_VALUE = frozenset(
+_PASSED_OVER = frozenset(
     {
         "-A",
         "--user-agent",
@@ -32,8 +32,11 @@ _WITH_VALUE = frozenset(
 )
 
 
+_TAKES_VALUE = _PASSED_OVER | {*_DATA, "-H", "--header", "-X", "--request", "--url"}
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What the client sends: method, path below the host (None: to be told from the body), headers, and the raw body."""
+    """What the client sends: method, path (None: to be told from the body), headers, and the raw body."""
 
     method: str = "POST"
     path: str | None = None
@@ -81,36 +84,53 @@ def read_curl(path: Path) -> Request:
 
 
 def _parsed(words: list[str], path: Path) -> Request:
-    headers: dict[str, str] = {}
-    bodies: list[str] = []
-    url, method = None, None
+    found = _Words(path)
     rest = iter(words)
     for word in rest:
         name, joined, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        if name.startswith("-X") and len(name) > 2:
+            name, joined, value = "-X", "=", name[2:]
+        if name in _TAKES_VALUE:
+            found.option(name, value if joined else next(rest, ""))
+        elif not word.startswith("-") and found.url is None:
+            found.url = word
+    return found.request()
+
+
+class _Words:
+    """What the words of a curl command add up to."""
+
+    def __init__(self, path: Path) -> None:
+        self.url: str | None = None
+        self._path = path
+        self._method: str | None = None
+        self._headers: dict[str, str] = {}
+        self._bodies: list[str] = []
+
+    def option(self, name: str, value: str) -> None:
+        """Take one option with its value; those that do not change the request are passed over."""
         if name in ("-H", "--header"):
-            header = value if joined else next(rest, "")
-            headers.update(_header(header))
+            self._headers.update(_header(value))
         elif name in _DATA:
-            bodies.append(_data(value if joined else next(rest, ""), path))
+            self._bodies.append(_data(value, self._path))
             if name == "--json":
-                headers.setdefault("Content-Type", "application/json")
+                self._headers.setdefault("Content-Type", "application/json")
         elif name in ("-X", "--request"):
-            method = value if joined else next(rest, "")
+            self._method = value
         elif name == "--url":
-            url = value if joined else next(rest, "")
-        elif name in _WITH_VALUE:
-            _ = value if joined else next(rest, "")
-        elif word.startswith("-X") and len(word) > 2:
-            method = word[2:]
-        elif not word.startswith("-") and url is None:
-            url = word
-    if url is None:
-        raise InputFileError(f"{path}: the curl command names no URL", "paste the whole command")
-    full = url if "://" in url else f"http://{url}"
-    chosen = (method or ("POST" if bodies else "GET")).upper()
-    if not chosen.isascii() or not chosen.isalpha() or len(chosen) > 20:
-        raise InputFileError(f"{path}: {redact.line(chosen, 40)!r} is no method", "paste the command as it was called")
-    return Request(method=chosen, path=_path(full), headers=headers, body="&".join(bodies).encode(), url=full)
+            self.url = value
+
+    def request(self) -> Request:
+        """The request; raises InputFileError where the command names no URL or a method that is none."""
+        if self.url is None:
+            raise InputFileError(f"{self._path}: the curl command names no URL", "paste the whole command")
+        method = (self._method or ("POST" if self._bodies else "GET")).upper()
+        if not method.isascii() or not method.isalpha() or len(method) > 20:
+            shown = redact.line(method, 40)
+            raise InputFileError(f"{self._path}: {shown!r} is no method", "paste the command as it was called")
+        full = self.url if "://" in self.url else f"http://{self.url}"
+        body = "&".join(self._bodies).encode()
+        return Request(method=method, path=_path(full), headers=self._headers, body=body, url=full)
 
 
 def _header(text: str) -> dict[str, str]:
