@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.client.scripted import Asked, Handler, Scripted, as_json, chat, dripping, response
+from tests.client.scripted import Asked, Scripted, as_json, chat, dripping, response
 from vllm_doctor.client import chatting, metrics, names, refusals
 from vllm_doctor.client.replies import Reply, complaint
 from vllm_doctor.client.session import MAXIMUM_BODY_BYTES, Session
@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 SECONDS = 1.0
 
 
-def walked(handlers: dict[str, Handler], key: str | None = None) -> tuple[Connection, float]:
+def walked(handlers: dict[str, Any], key: str | None = None) -> tuple[Connection, float]:
     with Scripted(handlers) as server:
         started = time.monotonic()
         found = walk(server.base, Options(timeout_seconds=SECONDS, key=key))
