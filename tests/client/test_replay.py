@@ -122,6 +122,20 @@ def test_a_body_that_is_nearly_json(body: bytes) -> None:
     assert proof(connection).endswith(": 200")
 
 
+def test_a_chat_of_a_model_without_a_template_is_asked_as_a_completion() -> None:
+    def handler(asked: Asked) -> bytes:
+        if asked.path == "/v1/completions" and asked.json()["prompt"] == "Hello":
+            return stream(DELTA)
+        return refused("default chat template is no longer allowed") if "chat" in asked.path else response(404)
+
+    with Scripted({"/v1/chat/completions": handler, "/v1/completions": handler}) as server:
+        content = json.dumps({"messages": HELLO}).encode()
+        for path in (None, "/v1/chat/completions"):
+            connection = replay(server.base, Request(body=content, path=path), Options(timeout_seconds=5))
+            assert connection.findings[0].cause == "chat-template-missing"
+            assert proof(connection).endswith(": 200")
+
+
 def test_a_good_request_passes() -> None:
     connection = sent({"model": "tiny", "messages": HELLO}, picky(lambda _: False, ""))
     assert connection.findings == ()

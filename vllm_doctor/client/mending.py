@@ -128,7 +128,8 @@ def with_body(request: Request, body: Mapping[str, Any]) -> Request:
 def _as_completion(request: Request, body: dict[str, Any]) -> Change:
     kept = {k: v for k, v in body.items() if k in ("model", "max_tokens", "temperature", "top_p", "stop", "stream")}
     asked = with_body(request, kept | {"prompt": repairs.joined(body["messages"])})
-    path = request.operation.replace("/chat/completions", "/completions")
+    # Without a path of its own the request goes where its fields say: `prompt` to /completions.
+    path = None if request.path is None else request.path.replace("/chat/completions", "/completions")
     return Change(what="ask /completions with the plain text as `prompt`", request=structs.replace(asked, path=path))
 
 

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import structs
@@ -270,15 +271,17 @@ def _addressed(visit: Visit, request: Request) -> "Iterator[Change]":
         (t for t in ("/chat/completions", "/completions", "/embeddings") if request.operation.endswith(t)),
         "/chat/completions",
     )
-    right = f"/v1{tail}"
-    if request.operation != right:
+    prefix = urlsplit(visit.root).path
+    right = f"{prefix}/v1{tail}"
+    asked = request.path or f"{urlsplit(visit.base).path.rstrip('/')}{request.operation}"
+    if asked != right:
         settings = {"Base URL": f"{visit.root}/v1"}
         yield Change(what=f"ask the path {right}", request=structs.replace(posted, path=right), settings=settings)
     text = "" if body is None else str(body.get("prompt") or "") or joined(body.get("messages"))
     if text and "/v1/embeddings" in (visit.paths or ()):
-        asked = msgspec.json.encode({"model": (body or {}).get("model", visit.model), "input": text})
+        content = msgspec.json.encode({"model": (body or {}).get("model", visit.model), "input": text})
         what = "ask /v1/embeddings with the text as `input`: this server has no chat and no completions"
-        yield Change(what=what, request=structs.replace(posted, path="/v1/embeddings", body=asked))
+        yield Change(what=what, request=structs.replace(posted, path=f"{prefix}/v1/embeddings", body=content))
 
 
 def _as_json(content: bytes) -> Iterator[tuple[str, bytes]]:
