@@ -35,7 +35,7 @@ def test_a_family_has_its_parser(name: str, parser: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["google/gemma-2-9b-it", "meta-llama/Llama-2-7b-chat-hf", "meta-llama/Meta-Llama-3-8B-Instruct", "gpt2",
-    
+
      "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "mistralai/Mixtral-8x7B-Instruct-v0.1",
      "Qwen/Qwen2.5-Math-7B-Instruct"],
 )  # fmt: skip
