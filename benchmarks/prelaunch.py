@@ -101,7 +101,7 @@ class Bench:
         return words
 
     def _fresh_folder(self) -> Path:
-        run = self.work / "run"
+        run: Path = self.work / "run"
         shutil.rmtree(run, ignore_errors=True)
         for name in ("cwd", "hf", "tmp", "cache"):
             (run / name).mkdir(parents=True)
@@ -109,7 +109,7 @@ class Bench:
 
     def _variant(self, spec: Record) -> Path:
         """A copy of the environment with hard links, changed by the record's script."""
-        folder = self.work / "env" / spec["name"]
+        folder: Path = self.work / "env" / spec["name"]
         if (folder / ".built").exists():
             return folder
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,7 +4,6 @@
 write_docs.py [--check]
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -28,7 +27,9 @@ def table_of_checks() -> str:
 
 def help_of_run() -> str:
     """What `vllm-doctor run --help` prints, 100 columns wide."""
-    context = click.Context(group, info_name="vllm-doctor", terminal_width=100, max_content_width=100)
+    context = click.Context(
+        group, info_name="vllm-doctor", terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+    )
     command = group.get_command(context, "run")
     assert command is not None
     inner = click.Context(command, info_name="run", parent=context, terminal_width=100, max_content_width=100)
@@ -38,10 +39,11 @@ def help_of_run() -> str:
 def written(text: str) -> str:
     """The README with its generated parts as they are now."""
     for name, content in (("checks", table_of_checks()), ("help", help_of_run())):
-        pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end: {name} -->)", re.DOTALL)
-        if not pattern.search(text):
+        opening, closing = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
+        before, found, rest = text.partition(opening)
+        if not found or closing not in rest:
             raise SystemExit(f"README.md lacks the place for the generated {name}")
-        text = pattern.sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", text)
+        text = f"{before}{opening}{content}\n{closing}{rest.partition(closing)[2]}"
     return text
 
 

@@ -24,7 +24,8 @@ def correct(diagnosis: Diagnosis, registry: Registry, selection: Selection | Non
         return diagnosis
     judge = _Judge(diagnosis.snapshot, registry, selection)
     findings = tuple(judge.proved(finding) for finding in diagnosis.findings)
-    return structs.replace(diagnosis, findings=findings, corrected=judge.corrected(findings))
+    corrected, remaining = judge.corrected(findings)
+    return structs.replace(diagnosis, findings=findings, corrected=corrected, remaining=remaining)
 
 
 class _Judge:
@@ -35,16 +36,32 @@ class _Judge:
         checks = tuple(c for c in registry.checks if c.needs != ("environment",))
         self._registry = structs.replace(registry, checks=checks)
         self._launch_checks = frozenset(c.id for c in checks if _judges_launch(c))
+        self._asked = frozenset(c.id for c in checks)
         self._selection = selection
         self._snapshot = snapshot
         self._before = _complaint_counts(self._findings(snapshot))
 
     def proved(self, finding: Finding) -> Finding:
-        """The finding without the launch fixes that do not cure it or that bring a new complaint."""
-        return structs.replace(finding, fixes=tuple(f for f in finding.fixes if self._holds(finding, f)))
+        """The finding without the launch fixes that do not cure it or that bring a new complaint.
 
-    def corrected(self, findings: Iterable[Finding]) -> str | None:
-        """The command with a fix for each finding, round after round, where no complaint about it remains."""
+        Where none is left, the first that cures stays as words, which say what it uncovers.
+        """
+        kept: list[Fix] = []
+        advice: list[Fix] = []
+        for fix in finding.fixes:
+            new = () if fix.launch is None else self._new_complaints(finding, fix.launch)
+            if new == ():
+                kept.append(fix)
+            elif new is not None:
+                advice.append(Fix(title=f"{fix.title}, then mend what that uncovers: {new[0].title}"))
+        return structs.replace(finding, fixes=tuple(kept or advice[:1]))
+
+    def corrected(self, given: tuple[Finding, ...]) -> tuple[str | None, tuple[Finding, ...]]:
+        """The command with a fix for each finding, round after round, where no complaint about it remains.
+
+        And the complaints that remain, all of something else than the command.
+        """
+        findings: Iterable[Finding] = given
         snapshot = self._snapshot
         for _ in range(MAXIMUM_ROUNDS):
             edits = [e for f in findings if (e := _first_edit(f)) is not None]
@@ -54,15 +71,19 @@ class _Judge:
                 snapshot = edited(snapshot, change)
             findings = self._findings(snapshot)
             if not self._complaints(findings):
-                return _new_line(self._snapshot.launch, snapshot.launch)
-        return None
+                remaining = (*(f for f in given if f.check not in self._asked), *findings)
+                line = _new_line(self._snapshot.launch, snapshot.launch)
+                return line, tuple(f for f in remaining if f.severity is not Severity.INFO)
+        return None, ()
 
-    def _holds(self, finding: Finding, fix: Fix) -> bool:
-        if fix.launch is None:
-            return True
-        after = _complaint_counts(self._findings(edited(self._snapshot, fix.launch)))
-        cured = after[_key(finding)] < self._before[_key(finding)] or finding.severity is Severity.INFO
-        return cured and after <= self._before
+    def _new_complaints(self, finding: Finding, change: LaunchEdit) -> tuple[Finding, ...] | None:
+        """What is complained about with the change and was not before; None where the change does not cure."""
+        findings = self._findings(edited(self._snapshot, change))
+        after = _complaint_counts(findings)
+        if after[_key(finding)] >= self._before[_key(finding)] and finding.severity is not Severity.INFO:
+            return None
+        worse = after - self._before
+        return tuple(f for f in findings if _key(f) in worse and f.severity is not Severity.INFO)
 
     def _complaints(self, findings: Iterable[Finding]) -> list[Finding]:
         return [f for f in findings if f.check in self._launch_checks and f.severity is not Severity.INFO]

@@ -10,7 +10,7 @@ from vllm_doctor.check import Check, NotApplicable, NotKnown
 from vllm_doctor.facts import Unknown
 from vllm_doctor.finding import Finding, Severity
 from vllm_doctor.registry import Registry
-from vllm_doctor.snapshot import Snapshot
+from vllm_doctor.snapshot import Snapshot, platform_name
 
 
 class Status(str, Enum):
@@ -36,13 +36,15 @@ class CheckResult(Struct, frozen=True, kw_only=True):
 class Diagnosis(Struct, frozen=True, kw_only=True):
     """Everything the checks said of one snapshot, most severe first, root causes before their consequences.
 
-    `corrected` is a launch command that was proved to come out clean, None where there is none.
+    `corrected` is a launch command that was proved to come out clean, None where there is none; `remaining` is what no
+    command mends, and what is still to be done with the corrected one.
     """
 
     snapshot: Snapshot
     findings: tuple[Finding, ...]
     checks: tuple[CheckResult, ...]
     corrected: str | None = None
+    remaining: tuple[Finding, ...] = ()
 
     @property
     def worst(self) -> Severity | None:
@@ -116,8 +118,8 @@ def _result(check: Check, status: Status, reason: str, seconds: float = 0.0) -> 
 def _not_called(check: Check, snapshot: Snapshot) -> CheckResult | None:
     platform = snapshot.platform
     if check.platforms and platform is not None and platform not in check.platforms:
-        held = " and ".join(p.upper() for p in check.platforms)
-        return _result(check, Status.SKIPPED, f"holds for {held} builds; this vLLM is a {platform.upper()} build")
+        held = " and ".join(platform_name(p) for p in check.platforms)
+        return _result(check, Status.SKIPPED, f"for {held} builds only; this vLLM is a {platform_name(platform)} build")
     for name in check.needs:
         section = getattr(snapshot, name)
         if section is None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ _CONTROL = re.compile(
 
 _NAME_ENDINGS = (
     r"api[_\-]?key|access[_\-]?key|private[_\-]?key|[a-z0-9]*secret[a-z0-9]*|token|passwd|password|passphrase"
-    r"|credentials?|authorization|auth|cookie|key|dsn"
+    r"|credentials?|authorization|auth|cookie|key|dsn|sig|signature"
 )
 SECRET_NAME = re.compile(
     rf"(?:^|[_\-.])(?:{_NAME_ENDINGS})s?$|(?:^|[_\-.])secret[_\-.]|[_\-](?:pwd|pass)$|(?-i:[a-z](?:Token|Key|Secret|Password))$",
@@ -33,29 +33,42 @@ SECRET_NAME = re.compile(
 )
 # Names that end like a secret and are none: token counts and special tokens of tokenizers.
 _NO_SECRET = re.compile(
-    r"(?:tokens|(?:bos|eos|pad|unk|sep|cls|mask|image|per|per[_\-]out)[_\-]token|_?key[_\-]?value)$", re.I
+    r"(?:tokens|(?:bos|eos|pad|unk|sep|cls|mask|image|video|audio|boi|eoi|bot|eot|start|end|per|per[_\-]out)[_\-]token"
+    r"|_?key[_\-]?value)$",
+    re.IGNORECASE,
 )
+# The end of a longer name decides as well as the whole.
+_MAXIMUM_NAME_CHARACTERS = 256
 
+# Every pattern below is linear in the text: a part that may repeat begins where no such part came before, or stops
+# at what the next one needs.
 _SHAPES = re.compile(
-    r"\bhf_(?!overrides\b)[A-Za-z0-9]{8,}"
-    r"|\bsk-[A-Za-z0-9_\-]{8,}"
-    r"|\b(?:gh[pousr]|github_pat)_[A-Za-z0-9_]{16,}"
-    r"|\bglpat-[A-Za-z0-9_\-]{12,}"
-    r"|\bxox[abprs]-[A-Za-z0-9\-]{8,}"
-    r"|\bAKIA[0-9A-Z]{12,}"
-    r"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{4,}\.[A-Za-z0-9_\-]{4,}"
+    r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{16,}"
+    r"|sk-[A-Za-z0-9_\-]{8,}"
+    r"|(?:gh[pousr]|github_pat|dckr_pat|npm|gsk)_[A-Za-z0-9_]{16,}"
+    r"|(?:glpat|nvapi|pypi)-[A-Za-z0-9_\-]{12,}"
+    r"|xox[abprs]-[A-Za-z0-9\-]{8,}"
+    r"|AIza[A-Za-z0-9_\-]{30,}"
+    r"|A[KS]IA[0-9A-Z]{12,}"
+    r"|eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{4,}\.[A-Za-z0-9_\-]{4,})"
+    r"|-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^\-]*"
 )
 _BEARER = re.compile(r"\b(bearer|basic)(\s{1,4})[A-Za-z0-9._~+/=\-]{6,}", re.IGNORECASE)
-_USER_INFO = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.\-]{0,30}:/{1,3})[^/\s@'\"<>]{1,512}@")
-_VALUE = r"(?P<value>'[^'\n]{1,4096}'|\"[^\"\n]{1,4096}\"|[^\s'\"&,;)}\]]{1,4096})"
-# NAME=value, "name": "value", name: value; and --name value. The name decides whether the value is masked.
-_ASSIGNED = re.compile(
-    r"(?P<name>[A-Za-z_][A-Za-z0-9_.\-]{1,80})(?P<between>\s{0,2}=\s{0,2}|['\"]\s{0,4}:\s{0,4}|:\s{1,4})" + _VALUE
+# What stands before the last @ of a URL's host: a password may hold an @ itself.
+_USER_INFO = re.compile(r"((?<![A-Za-z0-9+.\-])[A-Za-z][A-Za-z0-9+.\-]*:/{1,3})[^/\s'\"<>]+@")
+# user:password@host without a scheme, as proxies are written; an image's name:tag@sha256:... is none.
+_BARE_USER_INFO = re.compile(r"(?<![A-Za-z0-9_.%+\-])[A-Za-z0-9_.%+\-]+:[^\s/@:'\"<>=]+@(?!sha[0-9])(?=[A-Za-z0-9\[])")
+# NAME=value, "name": "value" (its quotes escaped or not), name: value; and --name value. The name decides whether the
+# value is masked. What follows a slash is a path and no key, but it may be an assignment.
+_NAMED = re.compile(
+    r"(?<![A-Za-z0-9_.\-])(?P<name>[A-Za-z0-9_.\-]+)"
+    r"(?:\s{0,2}=(?!=)\s{0,2}|\\{0,3}['\"]\s{0,4}:\s{0,4}|(?P<colon>:)\s{1,4}|(?P<blank>\s{1,4})(?!-))"
 )
-_OPTION = re.compile(r"(?P<name>--[A-Za-z][A-Za-z0-9_.\-]{1,80})(?P<between>\s{1,4})(?!-)" + _VALUE)
+_VALUE = re.compile(r"(?P<quote>\\{0,3}['\"])(?:(?!(?P=quote))(?:\\.|[^\n]))*(?P=quote)?|[^\s'\"&,;)}\]]+")
 # Most strings hold nothing of the kind: one search decides whether the patterns above are worth running.
 _SUSPECT = re.compile(
-    r"[^\x20-\x7e\n\t]|:/|bearer|basic|token|key|secret|pass|pwd|auth|cookie|credential|dsn|hf_|sk-|gh[pousr]_|glpat|xox|AKIA|eyJ",
+    r"[^\x20-\x7e\n\t]|:/|@|bearer|basic|token|key|secret|pass|pwd|auth|cookie|credential|dsn|sig|hf_|sk-|_pat_"
+    r"|gh[pousr]_|npm_|gsk_|glpat|nvapi|pypi-|xox|aiza|A[KS]IA|eyJ",
     re.IGNORECASE,
 )
 
@@ -89,7 +102,37 @@ def line(value: str, maximum_characters: int = 400) -> str:
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable, flag or key of that name holds a secret."""
+    name = name[-_MAXIMUM_NAME_CHARACTERS:]
     return SECRET_NAME.search(name) is not None and _NO_SECRET.search(name) is None
+
+
+def words(argv: Iterable[str]) -> tuple[str, ...]:
+    """The words of a command line, clean: a secret is masked to the end of its word, whatever stands in it.
+
+    `--api-key` takes several words (vLLM 0.10.2 and later), so all up to the next option are masked.
+    """
+    masked: list[str] = []
+    hides = False
+    for word in argv:
+        if word.startswith("-") or not hides:
+            masked.append(text(_without_value(word)))
+            hides = word.startswith("-") and "=" not in word and is_secret_name(word.lstrip("-"))
+            continue
+        masked.append(MASK)
+        hides = masked[-2].replace("_", "-") == "--api-key" or (masked[-2] == MASK and hides)
+    return tuple(masked)
+
+
+def _without_value(word: str) -> str:
+    """The word with the value of `NAME=value`, `--name=value` or `--env=NAME=value` masked, where the name tells."""
+    head, equals, _ = word.partition("=")
+    while equals:
+        name = head.rpartition("=")[2].lstrip("-").rpartition(" ")[2]
+        if is_secret_name(name):
+            return f"{head}={MASK}"
+        more, equals, _ = word[len(head) + 1 :].partition("=")
+        head = f"{head}={more}"
+    return word
 
 
 def clean(value: S) -> S:
@@ -132,15 +175,32 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 def _mask_shapes(value: str) -> str:
     value = _USER_INFO.sub(rf"\1{MASK}@", value)
+    value = _BARE_USER_INFO.sub(f"{MASK}@", value)
     value = _BEARER.sub(rf"\1\2{MASK}", value)
-    value = _ASSIGNED.sub(_masked_pair, value)
-    value = _OPTION.sub(_masked_pair, value)
-    return _SHAPES.sub(MASK, value)
+    return _SHAPES.sub(MASK, _mask_named(value))
 
 
-def _masked_pair(match: re.Match[str]) -> str:
-    name = match["name"]
-    return f"{name}{match['between']}{MASK}" if is_secret_name(name.lstrip("-")) else match[0]
+def _mask_named(value: str) -> str:
+    """The values of names that tell of a secret; what a harmless name is given may be such a pair itself."""
+    kept: list[str] = []
+    end = 0
+    for head in _NAMED.finditer(value):
+        if head.start() < end or not _names_secret(head, value):
+            continue
+        found = _VALUE.match(value, head.end())
+        if found is not None:
+            kept += [value[end : head.end()], MASK]
+            end = found.end()
+    return "".join(kept) + value[end:]
+
+
+def _names_secret(head: re.Match[str], value: str) -> bool:
+    name = head["name"]
+    if head["blank"] is not None and not name.startswith("--"):
+        return False
+    if head["colon"] is not None and value[head.start() - 1 : head.start()] == "/":
+        return False
+    return is_secret_name(name.lstrip("-"))
 
 
 @lru_cache(maxsize=1)

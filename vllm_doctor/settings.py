@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from vllm_doctor.errors import InputFileError
+from vllm_doctor.paths import is_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,10 +32,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
 def find(folder: Path) -> Settings:
     """The settings of a folder; raises InputFileError for a file that is there and wrong."""
     own = folder / "vllm-doctor.toml"
-    if own.is_file():
+    if is_file(own):
         return _settings(_read(own), own)
     project = folder / "pyproject.toml"
-    if project.is_file():
+    if is_file(project):
         table = _read(project, strict=False).get("tool", {})
         if isinstance(table, dict) and "vllm-doctor" in table:
             return _settings(table["vllm-doctor"], project)

@@ -82,6 +82,11 @@ class Snapshot(Section, frozen=True):
         return torch.platform if torch is not None else None
 
 
+def platform_name(platform: str) -> str:
+    """How a platform is written: CUDA, CPU, XPU, TPU, but ROCm."""
+    return "ROCm" if platform == "rocm" else platform.upper()
+
+
 def _image_platform(image: str) -> str | None:
     name = image.lower()
     for word, platform in (("rocm", "rocm"), ("cpu", "cpu"), ("xpu", "xpu"), ("tpu", "tpu"), ("vllm-openai", "cuda")):

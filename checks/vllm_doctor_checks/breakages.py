@@ -71,6 +71,13 @@ def _pydantic_core(_: VllmBuild, edge: Edge) -> str | None:
     return None
 
 
+def _pydantic(_: VllmBuild, edge: Edge) -> str | None:
+    """vllm/entrypoints/openai/protocol.py imports `model_validator` from 0.4.0 on, which pydantic 1 has not."""
+    if _version(edge) < (2, 0, 0):
+        return "vLLM imports model_validator of pydantic 2 when it starts: ImportError"
+    return None
+
+
 def _openai(build: VllmBuild, edge: Edge) -> str | None:
     """Reproduced with vLLM 0.32.0: openai 1.30.5, 1.66.0, 2.0.0 and 2.20.0 lack what it imports."""
     if release(build.version) >= startup.TRACED_RELEASE and _version(edge) <= (2, 20, 0):
@@ -105,6 +112,7 @@ def _version(edge: Edge) -> tuple[int, int, int]:
 
 _RULES: dict[tuple[str, str], Callable[[VllmBuild, Edge], str | None]] = {
     ("pydantic", "pydantic-core"): _pydantic_core,
+    ("vllm", "pydantic"): _pydantic,
     ("vllm", "openai"): _openai,
     ("vllm", "xgrammar"): _xgrammar,
     ("fastapi", "starlette"): _starlette,

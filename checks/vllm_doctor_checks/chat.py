@@ -50,8 +50,8 @@ def chat_template(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _none(launch, model, config)
     elif template.error is not None:
         evidence = (f"template: {template.source}", f"Jinja says: {template.error}")
-        fix = Fix(title=f"mend the template ({template.source})")
-        title = "the chat template has a syntax error: every chat request will be refused"
+        fix = Fix(title=f"Mend the template ({template.source})")
+        title = "The chat template has a syntax error: every chat request will be refused"
         yield error("chat-template-missing", title, evidence=evidence, fixes=(fix, *_own_template(launch)))
 
 
@@ -67,8 +67,8 @@ def _unread(launch: Launch, template: Unknown) -> Iterator[Finding]:
     if given is None or launch.docker is not None or given in BUILT_IN or not template.reason.endswith("not there"):
         raise NotKnown(template.reason)
     evidence = (template.reason,)
-    fix = Fix(title="name a template file that exists (relative paths start at the server's current folder)")
-    title = f"the chat template {given} does not exist"
+    fix = Fix(title="Name a template file that exists (relative paths start at the server's current folder)")
+    title = f"The chat template {given} does not exist"
     yield error("chat-template-missing", title, evidence=evidence, fixes=(fix, *_own_template(launch)))
 
 
@@ -76,7 +76,7 @@ def _own_template(launch: Launch) -> tuple[Fix, ...]:
     if not launch.has("--chat-template"):
         return ()
     edit = LaunchEdit(unset=("--chat-template",))
-    return (Fix(title="drop --chat-template, if the model brings a template of its own", launch=edit),)
+    return (Fix(title="Drop --chat-template, if the model brings a template of its own", launch=edit),)
 
 
 def _none(launch: Launch, model: Model, config: ModelConfig) -> Iterator[Finding]:
@@ -94,9 +94,9 @@ def _none(launch: Launch, model: Model, config: ModelConfig) -> Iterator[Finding
             "the launch names none with --chat-template",
         ),
         fixes=(
-            Fix(title="serve the instruct or chat variant of this model"),
-            Fix(title="name a template that fits the model: --chat-template FILE.jinja"),
-            Fix(title="or ask /v1/completions only, which needs no template"),
+            Fix(title="Serve the instruct or chat variant of this model"),
+            Fix(title="Name a template that fits the model: --chat-template FILE.jinja"),
+            Fix(title="Or ask /v1/completions only, which needs no template"),
         ),
     )
 
@@ -123,7 +123,7 @@ def model_name(snapshot: Snapshot) -> Iterator[Finding]:
         if served and not set(names) & set(served):
             evidence = (f"the launch serves: {', '.join(names)}", f"{answer.url} serves: {', '.join(served)}")
             title = f"{answer.url} does not serve {names[0]}"
-            fix = Fix(title="enter the name that the server has", settings={"Model": served[0]})
+            fix = Fix(title="Enter the name that the server has", settings={"Model": served[0]})
             yield warning("model-name-mismatch", title, evidence=evidence, fixes=(fix,))
 
 
@@ -137,15 +137,15 @@ def _odd_name(launch: Launch, name: str) -> Iterator[Finding]:
     if launch.has("--served-model-name") or not (name.startswith(("./", "../", "~")) or name.endswith("/")):
         return
     plain = name.rstrip("/").rsplit("/", 1)[-1]
-    fixes = [Fix(title="enter this name, letter by letter, in the client", settings={"Model": name})]
+    fixes = [Fix(title="Enter this name, letter by letter, in the client", settings={"Model": name})]
     if plain and not plain.startswith((".", "~")):
         edit = LaunchEdit(set={"--served-model-name": plain})
         fixes.insert(
-            0, Fix(title="give the model a plain name", launch=edit, settings={"Model": plain}, automatic=True)
+            0, Fix(title="Give the model a plain name", launch=edit, settings={"Model": plain}, automatic=True)
         )
     yield info(
         "model-name-mismatch",
-        f"clients will have to call the model {name!r}",
+        f"Clients will have to call the model {name!r}",
         evidence=(f"the launch names the model {name!r} and no --served-model-name",),
         fixes=tuple(fixes),
     )

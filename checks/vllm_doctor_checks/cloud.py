@@ -109,13 +109,27 @@ def _requires(distribution: Distribution, name: str) -> bool:
 
 def _aws_halves(environment: Environment) -> Iterator[tuple[tuple[str, str], Finding]]:
     botocore = environment.distribution("botocore")
+    boto3, aiobotocore = environment.distribution("boto3"), environment.distribution("aiobotocore")
+    if botocore is None and environment.complete:
+        yield from (
+            (("boto3", "botocore"), _half_removed(environment, d)) for d in (boto3, aiobotocore) if d is not None
+        )
     if botocore is None or botocore.version is None:
         return
-    boto3, aiobotocore = environment.distribution("boto3"), environment.distribution("aiobotocore")
     if boto3 is not None and (finding := _boto3_finding(environment, boto3, botocore)):
         yield ("boto3", "botocore"), finding
     if aiobotocore is not None and (finding := _aiobotocore_finding(environment, aiobotocore, botocore)):
         yield ("aiobotocore", "botocore"), finding
+
+
+def _half_removed(environment: Environment, left: Distribution) -> Finding:
+    """Reproduced: an environment from which one half was removed, `No module named 'botocore'`."""
+    return warning(
+        CAUSE,
+        f"{left.name} {left.version} is there, and botocore, without which it cannot be imported, is not",
+        evidence=(f"installed: {left.name} {left.version}", "botocore is not installed: ModuleNotFoundError"),
+        fixes=(installers.repair(environment, f"Install what {left.name} requires", f"{left.name}=={left.version}"),),
+    )
 
 
 def _boto3_finding(environment: Environment, boto3: Distribution, botocore: Distribution) -> Finding | None:
@@ -162,14 +176,17 @@ def _aiobotocore_finding(environment: Environment, aiobotocore: Distribution, bo
 
 
 def _declared_ranges(environment: Environment, spoken_of: set[tuple[str, str]]) -> Iterator[Finding]:
-    """Ranges that are violated and known to work: botocore 1.31 to 1.34 with urllib3 2.x, 1.40 with 1.26 and 2.8."""
+    """Ranges that are violated and known to work: botocore 1.31 to 1.34 with urllib3 2.x, 1.40 with 1.26 and 2.8.
+
+    Not those of a distribution that a broken pair has named: it is to be upgraded anyway.
+    """
+    to_be_moved = {name for pair in spoken_of for name in pair}
     for name in sorted(CLOUD):
         there = environment.distribution(name)
         if there is None:
             continue
         for edge in requirements.edges_of(there, environment, CLOUD):
-            pair = (edge.by.name, edge.target)
-            if edge.violated and edge.installed is not None and pair not in spoken_of:
+            if edge.violated and edge.installed is not None and edge.by.name not in to_be_moved:
                 yield _range_finding(environment, edge)
     yield from _chardet(environment)
 

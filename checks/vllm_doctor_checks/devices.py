@@ -7,6 +7,7 @@ from msgspec import Struct
 from vllm_doctor.check import NotApplicable, NotKnown, known
 from vllm_doctor.facts import Environment, Gpu, Gpus, Host, NvmlFailure, NvmlUnavailable, TorchBuild, Unknown, VllmBuild
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks import requirements
 
 # Boards on which NVIDIA supports forward compatibility without exception (CUDA Compatibility guide, "Forward
 # compatibility": data centre GPUs). Names as NVML spells them, without "NVIDIA" and "Tesla".
@@ -42,6 +43,14 @@ def in_container(snapshot: Snapshot) -> bool:
     return snapshot.launch is not None and snapshot.launch.docker is not None
 
 
+def examined(snapshot: Snapshot) -> Environment:
+    """The environment that will run; not applicable for a container launch, nor where it surely holds no vLLM."""
+    environment = snapshot.environment
+    if isinstance(environment, Environment) and not environment.complete and not in_container(snapshot):
+        return environment
+    return installed(snapshot)[0]
+
+
 def installed(snapshot: Snapshot) -> tuple[Environment, VllmBuild]:
     """The environment and the vLLM in it that will run; not applicable for a container launch and without vLLM."""
     if in_container(snapshot):
@@ -50,7 +59,7 @@ def installed(snapshot: Snapshot) -> tuple[Environment, VllmBuild]:
     if isinstance(environment, Unknown):
         raise NotKnown(environment.reason)
     if environment.vllm is None:
-        raise NotApplicable("no vLLM is installed in the environment")
+        raise NotApplicable(requirements.absence(environment))
     return environment, environment.vllm
 
 
@@ -164,6 +173,11 @@ def is_data_centre(gpu: Gpu) -> bool:
 def is_consumer(gpu: Gpu) -> bool:
     """Whether the board is a GeForce or a TITAN."""
     return "GeForce" in gpu.name or "TITAN" in gpu.name.upper()
+
+
+def is_integrated(gpu: Gpu) -> bool:
+    """Whether it is the GPU of a Jetson or DRIVE, whose drivers come with its system (`580.00`, `540.4.0`)."""
+    return not {"Thor", "Orin", "Xavier", "Tegra"}.isdisjoint(gpu.name.replace("(", " ").split())
 
 
 def capability(gpu: Gpu) -> tuple[int, int]:

@@ -28,7 +28,7 @@ class Runtime(Struct, frozen=True):
     carrier: str
 
 
-@check("driver-cuda", causes=("driver-too-old",), needs=("gpus",), platforms=CUDA_ONLY)
+@check("driver-cuda", causes=("driver-too-old",), needs=(), platforms=CUDA_ONLY)
 def driver_cuda(snapshot: Snapshot) -> Iterator[Finding]:
     """The NVIDIA driver is too old for the CUDA of the installed torch, or of the image.
 
@@ -44,11 +44,16 @@ def driver_cuda(snapshot: Snapshot) -> Iterator[Finding]:
     """
     if not devices.is_needed(snapshot):
         raise NotApplicable("no CUDA build of vLLM is installed or launched")
-    driver = _driver_version(snapshot)
     runtime = _runtime(snapshot)
     minimum = MINIMUM_DRIVER.get(runtime.cuda[0])
     if minimum is None:
         raise NotKnown(f"the driver that CUDA {runtime.cuda[0]} needs is not known to this version")
+    if (refused := _torch_refused_it(snapshot, runtime, minimum)) is not None:
+        yield refused
+        return
+    driver = _driver_version(snapshot)
+    if any(devices.is_integrated(g) for g in _boards(snapshot)):
+        raise NotApplicable(f"the driver of a Jetson is numbered in its own way: {driver}")
     if numbers(driver) < numbers(minimum) and not _torch_used_it(snapshot):
         yield from _below_minimum(snapshot, driver, runtime, minimum)
     else:
@@ -78,6 +83,23 @@ def driver_library_mismatch(snapshot: Snapshot) -> Iterator[Finding]:
     yield from _stale_compatibility(snapshot, host, answering)
 
 
+def _torch_refused_it(snapshot: Snapshot, runtime: Runtime, minimum: str) -> Finding | None:
+    """What torch said of the driver, where nothing else says which driver it is (a report without nvidia-smi)."""
+    environment, gpus = snapshot.environment, snapshot.gpus
+    torch = environment.torch if isinstance(environment, Environment) and not devices.in_container(snapshot) else None
+    if torch is None or torch.driver_cuda is None or (isinstance(gpus, Gpus) and isinstance(gpus.driver_version, str)):
+        return None
+    return error(
+        "driver-too-old",
+        f"The NVIDIA driver is too old for CUDA {torch.cuda}: it runs CUDA {torch.driver_cuda} at most",
+        evidence=(
+            f"torch {torch.version} called the driver too old: it found one of CUDA {torch.driver_cuda}",
+            f"CUDA {runtime.cuda[0]}.x needs {minimum} or newer",
+        ),
+        fixes=(_update_driver(snapshot, runtime),),
+    )
+
+
 def _torch_used_it(snapshot: Snapshot) -> bool:
     """Whether torch was asked and found CUDA: forward compatibility, or a Jetson, whose drivers count otherwise."""
     environment, launch = snapshot.environment, snapshot.launch
@@ -101,14 +123,16 @@ def _driver_version(snapshot: Snapshot) -> str:
 def _runtime(snapshot: Snapshot) -> Runtime:
     if snapshot.launch is not None and (docker := snapshot.launch.docker) is not None:
         return _of_image(docker.image, docker.tag or "", docker.version)
-    environment, _ = devices.installed(snapshot)
+    environment = devices.examined(snapshot)
     torch = devices.installed_torch(environment)
     if torch.cuda is None:
         raise NotApplicable(f"torch {torch.version} is a build without CUDA")
     cuda = cuda_numbers(torch.cuda)
     if cuda is None:
         raise NotKnown(f"torch names the CUDA version {torch.cuda!r}")
-    return Runtime(cuda, f"torch {torch.version} in {environment.prefix}")
+    # A pasted report has no folders.
+    where = f" in {environment.prefix}" if environment.prefix.startswith("/") else ""
+    return Runtime(cuda, f"torch {torch.version}{where}")
 
 
 def _of_image(image: str, tag: str, version: str | None) -> Runtime:
@@ -128,7 +152,7 @@ def _of_image(image: str, tag: str, version: str | None) -> Runtime:
 def _below_minimum(snapshot: Snapshot, driver: str, runtime: Runtime, minimum: str) -> Iterator[Finding]:
     boards = _boards(snapshot)
     cuda = f"{runtime.cuda[0]}.{runtime.cuda[1]}"
-    title = f"the NVIDIA driver {driver} is too old for CUDA {cuda}, which needs {minimum} or newer"
+    title = f"The NVIDIA driver {driver} is too old for CUDA {cuda}, which needs {minimum} or newer"
     evidence = (f"driver: {driver}", f"{runtime.carrier}: CUDA {cuda}", f"CUDA {runtime.cuda[0]}.x needs {minimum}")
     fixes = _fixes(snapshot, driver, runtime)
     compatibility = _compatibility(snapshot)
@@ -166,7 +190,7 @@ def _fixes(snapshot: Snapshot, driver: str, runtime: Runtime) -> tuple[Fix, ...]
     boards = _boards(snapshot) if runtime.cuda[0] == 13 else ()
     if devices.in_container(snapshot) and boards and all(devices.is_data_centre(g) for g in boards):
         edit = LaunchEdit(env={_SWITCH: "1"})
-        fixes.append(Fix(title="use the image's forward compatibility libraries", launch=edit, automatic=True))
+        fixes.append(Fix(title="Use the image's forward compatibility libraries", launch=edit, automatic=True))
     return tuple(fixes)
 
 
@@ -180,7 +204,7 @@ def _update_driver(snapshot: Snapshot, runtime: Runtime) -> Fix:
         command = ("sudo", "ubuntu-drivers", "install", "--gpgpu", f"nvidia:{branch}-server")
     elif isinstance(host, Host) and host.wsl:
         where = " in Windows"
-    return Fix(title=f"update the NVIDIA driver{where} to branch {branch} or newer, and restart", command=command)
+    return Fix(title=f"Update the NVIDIA driver{where} to branch {branch} or newer, and restart", command=command)
 
 
 def _ptx_of_newer_toolkit(snapshot: Snapshot, driver: str) -> Iterator[Finding]:
@@ -202,12 +226,12 @@ def _ptx_of_newer_toolkit(snapshot: Snapshot, driver: str) -> Iterator[Finding]:
         built = f"{cuda[0]}.{cuda[1]}"
         yield warning(
             "driver-too-old",
-            f"the driver {driver} cannot compile the PTX of CUDA {built} that FlashAttention 2 needs on this GPU",
+            f"The driver {driver} cannot compile the PTX of CUDA {built} that FlashAttention 2 needs on this GPU",
             evidence=(
                 f"driver: {driver}; CUDA {built} came with branch {branch}",
                 f"{devices.labels(affected)}: the vLLM {version} wheel has FlashAttention 2 for it as PTX only",
             ),
-            fixes=(Fix(title=f"update the NVIDIA driver to branch {branch} or newer, and restart"),),
+            fixes=(Fix(title=f"Update the NVIDIA driver to branch {branch} or newer, and restart"),),
         )
 
 
@@ -220,15 +244,15 @@ def _module_mismatch(snapshot: Snapshot, gpus: NvmlUnavailable) -> Finding:
     seen += [f"loaded kernel module: {module}"] if isinstance(module, str) else []
     seen += [f"user-space library: {library}"] if library else []
     if isinstance(host, Host) and host.container is not None:
-        fixes: tuple[Fix, ...] = (Fix(title="restart this container, and the host if its own nvidia-smi fails too"),)
+        fixes: tuple[Fix, ...] = (Fix(title="Restart this container, and the host if its own nvidia-smi fails too"),)
     else:
         modules = ("nvidia_drm", "nvidia_modeset", "nvidia_uvm", "nvidia")
-        unload = "or, with no program on the GPUs, unload the old module; the next use of a GPU loads the new one"
+        unload = "Or, with no program on the GPUs, unload the old module; the next use of a GPU loads the new one"
         fixes = (
-            Fix(title="restart the machine", command=("sudo", "reboot")),
+            Fix(title="Restart the machine", command=("sudo", "reboot")),
             Fix(title=unload, command=("sudo", "modprobe", "-r", *modules)),
         )
-    title = f"the NVIDIA kernel module and the driver's libraries are of different versions{versions}"
+    title = f"The NVIDIA kernel module and the driver's libraries are of different versions{versions}"
     return error("driver-library-mismatch", title, evidence=tuple(seen), fixes=fixes)
 
 
@@ -246,9 +270,9 @@ def _stale_compatibility(snapshot: Snapshot, host: Host, gpus: Gpus) -> Iterator
     if numbers(driver) and numbers(driver)[0] > branch:
         yield error(
             "driver-library-mismatch",
-            f"the forward compatibility libcuda (branch {branch}) is older than the driver {driver}",
+            f"The forward compatibility libcuda (branch {branch}) is older than the driver {driver}",
             evidence=(f"libcuda.so.1 is taken from {path}", f"driver: {driver}", "CUDA error 803"),
-            fixes=(Fix(title=f"take {path.rpartition('/')[0]} out of LD_LIBRARY_PATH and /etc/ld.so.conf.d"),),
+            fixes=(Fix(title=f"Take {path.rpartition('/')[0]} out of LD_LIBRARY_PATH and /etc/ld.so.conf.d"),),
         )
 
 
@@ -264,12 +288,12 @@ def _image_compatibility(snapshot: Snapshot, driver: str) -> Iterator[Finding]:
         code = "803" if numbers(driver)[0] > 575 else "804"
         yield warning(
             "driver-library-mismatch",
-            f"the image of vLLM {version} puts its own libcuda (branch 575) before the driver's: CUDA error {code}",
+            f"The image of vLLM {version} puts its own libcuda (branch 575) before the driver's: CUDA error {code}",
             evidence=(f"driver: {driver}", f"image: vLLM {version}, /etc/ld.so.conf.d/cuda-compat.conf"),
             fixes=(
-                Fix(title="use the image of 0.17.0 or newer, in which this is off"),
+                Fix(title="Use the image of 0.17.0 or newer, in which this is off"),
                 Fix(
-                    title="put the driver's own library first",
+                    title="Put the driver's own library first",
                     launch=LaunchEdit(env={"LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu"}),
                 ),
             ),

@@ -1,5 +1,6 @@
 """The check of flags that exclude or need each other."""
 
+import json
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct
@@ -69,6 +70,17 @@ def _undivided_context(launch: Launch) -> bool:
     return not launch.has("--prefill-context-parallel-size") and tensor % contexts != 0
 
 
+def _configured(launch: Launch, flag: str, key: str) -> object:
+    """The value of one key of a JSON flag, as `--flag.key value` or inside of the JSON; None where it is not given."""
+    if (dotted := launch.value(f"{flag}.{key}")) is not None:
+        return dotted
+    try:
+        document = json.loads((launch.value(flag) or "null")[:100_000])
+    except (ValueError, RecursionError):
+        return None
+    return document.get(key) if isinstance(document, dict) else None
+
+
 # SOURCE: vllm/entrypoints/launchers/cli_args.py (`validate_parsed_serve_args`, `validate_grpc_port_arg`), cli/serve.py,
 # vllm/config/scheduler.py (`verify_max_model_len`), lora.py, parallel.py, vllm/engine/arg_utils.py, all of 0.32.0.
 # The tool and scheduler rules have stood since 0.6: vllm/entrypoints/openai/cli_args.py and vllm/config.py there.
@@ -79,14 +91,14 @@ RULES = (
         flags=("--enable-auto-tool-choice",),
         why="vLLM ends with `--enable-auto-tool-choice requires --tool-call-parser`",
         fixes=(
-            Fix(title="add --tool-call-parser with the parser of this model's family (for Qwen2.5: hermes)"),
-            _drop("or drop it, if no client sends tools", "--enable-auto-tool-choice"),
+            Fix(title="Add --tool-call-parser with the parser of this model's family (for Qwen2.5: hermes)"),
+            _drop("Or drop --enable-auto-tool-choice, if no client sends tools", "--enable-auto-tool-choice"),
         ),
         certain_from=(0, 6),
     ),
     Rule(
         applies=lambda n: _chunked_off(n) and _below("--max-num-batched-tokens", "--max-model-len")(n),
-        title="without chunked prefill --max-num-batched-tokens must be at least --max-model-len",
+        title="Without chunked prefill --max-num-batched-tokens must be at least --max-model-len",
         flags=(
             "--max-num-batched-tokens",
             "--max-model-len",
@@ -94,7 +106,7 @@ RULES = (
             "--enable-chunked-prefill",
         ),
         why="a prompt of max_model_len tokens would never fit into one step, and vLLM refuses to start",
-        fixes=(_drop("leave chunked prefill on", "--no-enable-chunked-prefill", "--enable-chunked-prefill"),),
+        fixes=(_drop("Leave chunked prefill on", "--no-enable-chunked-prefill", "--enable-chunked-prefill"),),
         certain_from=(0, 4),
     ),
     Rule(
@@ -102,7 +114,7 @@ RULES = (
         title="--max-num-batched-tokens must be at least --max-num-seqs",
         flags=("--max-num-batched-tokens", "--max-num-seqs"),
         why="each running sequence takes at least one token per step",
-        fixes=(_drop("leave --max-num-batched-tokens to vLLM", "--max-num-batched-tokens"),),
+        fixes=(_drop("Leave --max-num-batched-tokens to vLLM", "--max-num-batched-tokens"),),
         certain_from=(0, 4),
     ),
     Rule(
@@ -110,14 +122,14 @@ RULES = (
         title="--max-num-active-seqs must not be over --max-num-seqs",
         flags=("--max-num-active-seqs", "--max-num-seqs"),
         why="vLLM refuses the scheduler configuration",
-        fixes=(_drop("leave --max-num-active-seqs out", "--max-num-active-seqs"),),
+        fixes=(_drop("Leave --max-num-active-seqs out", "--max-num-active-seqs"),),
     ),
     Rule(
         applies=_below("--max-model-len", "--long-prefill-token-threshold"),
         title="--long-prefill-token-threshold must not be over --max-model-len",
         flags=("--long-prefill-token-threshold", "--max-model-len"),
         why="vLLM refuses the scheduler configuration",
-        fixes=(_drop("leave --long-prefill-token-threshold out", "--long-prefill-token-threshold"),),
+        fixes=(_drop("Leave --long-prefill-token-threshold out", "--long-prefill-token-threshold"),),
         certain_from=(0, 9),
     ),
     Rule(
@@ -125,7 +137,7 @@ RULES = (
         title="--max-cpu-loras must be at least --max-loras",
         flags=("--max-cpu-loras", "--max-loras"),
         why="vLLM refuses the LoRA configuration",
-        fixes=(_drop("leave --max-cpu-loras out: it is then as --max-loras", "--max-cpu-loras"),),
+        fixes=(_drop("Leave --max-cpu-loras out: it is then as --max-loras", "--max-cpu-loras"),),
         certain_from=(0, 4),
     ),
     Rule(
@@ -133,11 +145,11 @@ RULES = (
         title="--data-parallel-size-local must not be over --data-parallel-size",
         flags=("--data-parallel-size-local", "--data-parallel-size"),
         why="vLLM refuses the parallel configuration",
-        fixes=(_drop("leave --data-parallel-size-local out", "--data-parallel-size-local"),),
+        fixes=(_drop("Leave --data-parallel-size-local out", "--data-parallel-size-local"),),
     ),
     Rule(
         applies=lambda n: _data_parallel_modes(n) > 1,
-        title="more than one way of data parallel load balancing is asked for",
+        title="More than one way of data parallel load balancing is asked for",
         flags=(
             "--data-parallel-external-lb",
             "--data-parallel-hybrid-lb",
@@ -146,7 +158,7 @@ RULES = (
             "--data-parallel-start-rank",
         ),
         why="vLLM takes one of external, hybrid and multi-port external",
-        fixes=(Fix(title="keep one of the flags named"),),
+        fixes=(Fix(title="Keep one of the flags named"),),
     ),
     Rule(
         applies=lambda n: (
@@ -155,28 +167,28 @@ RULES = (
         title="--data-parallel-external-lb needs --data-parallel-rank",
         flags=("--data-parallel-external-lb",),
         why="each server must know which rank it is",
-        fixes=(Fix(title="add --data-parallel-rank with this server's rank, counted from 0"),),
+        fixes=(Fix(title="Add --data-parallel-rank with this server's rank, counted from 0"),),
     ),
     Rule(
         applies=lambda n: _on(n, "data-parallel-hybrid-lb") and not n.has("--data-parallel-size-local"),
         title="--data-parallel-hybrid-lb needs --data-parallel-size-local",
         flags=("--data-parallel-hybrid-lb",),
         why="vLLM must know how many of the ranks are on this node",
-        fixes=(Fix(title="add --data-parallel-size-local with the number of ranks on this node"),),
+        fixes=(Fix(title="Add --data-parallel-size-local with the number of ranks on this node"),),
     ),
     Rule(
         applies=lambda n: (n.number("--node-rank") or 0) >= max(1, n.number("--nnodes") or 1),
         title="--node-rank must be below --nnodes: ranks are counted from 0",
         flags=("--node-rank", "--nnodes"),
         why="vLLM refuses the launch options",
-        fixes=(Fix(title="give the node's rank, from 0 to the number of nodes less one"),),
+        fixes=(Fix(title="Give the node's rank, from 0 to the number of nodes less one"),),
     ),
     Rule(
         applies=_not_below("--data-parallel-rank", "--data-parallel-size"),
         title="--data-parallel-rank must be below --data-parallel-size: ranks are counted from 0",
         flags=("--data-parallel-rank", "--data-parallel-size"),
         why="vLLM refuses the parallel configuration",
-        fixes=(Fix(title="give the rank, from 0 to --data-parallel-size less one"),),
+        fixes=(Fix(title="Give the rank, from 0 to --data-parallel-size less one"),),
         certain_from=(0, 9),
     ),
     Rule(
@@ -184,14 +196,14 @@ RULES = (
         title="--tensor-parallel-size must be divisible by --decode-context-parallel-size",
         flags=("--decode-context-parallel-size", "--tensor-parallel-size"),
         why="decode context parallelism reuses the ranks of tensor parallelism",
-        fixes=(_drop("leave --decode-context-parallel-size out", "--decode-context-parallel-size"),),
+        fixes=(_drop("Leave --decode-context-parallel-size out", "--decode-context-parallel-size"),),
     ),
     Rule(
         applies=lambda n: _on(n, "enable-log-outputs") and not _on(n, "enable-log-requests"),
         title="--enable-log-outputs needs --enable-log-requests",
         flags=("--enable-log-outputs",),
         why="vLLM ends with `--enable-log-outputs requires --enable-log-requests`",
-        fixes=(_add("add --enable-log-requests", enable_log_requests=None),),
+        fixes=(_add("Add --enable-log-requests", enable_log_requests=None),),
         certain_from=(0, 11),
     ),
     Rule(
@@ -199,21 +211,21 @@ RULES = (
         title="--enable-per-request-metrics excludes --disable-log-stats",
         flags=("--enable-per-request-metrics", "--disable-log-stats"),
         why="the metrics come from the statistics that are switched off",
-        fixes=(_drop("drop --disable-log-stats", "--disable-log-stats"),),
+        fixes=(_drop("Drop --disable-log-stats", "--disable-log-stats"),),
     ),
     Rule(
         applies=lambda n: n.has("--grpc") and n.has("--grpc-port"),
         title="--grpc excludes --grpc-port",
         flags=("--grpc", "--grpc-port"),
         why="--grpc serves on --port, --grpc-port belongs to the other front end",
-        fixes=(_drop("drop --grpc-port", "--grpc-port"),),
+        fixes=(_drop("Drop --grpc-port", "--grpc-port"),),
     ),
     Rule(
         applies=lambda n: _on(n, "enable-eplb") and not _on(n, "enable-expert-parallel"),
         title="--enable-eplb needs --enable-expert-parallel",
         flags=("--enable-eplb",),
         why="expert load balancing works on experts that are spread over GPUs",
-        fixes=(_add("add --enable-expert-parallel", enable_expert_parallel=None),),
+        fixes=(_add("Add --enable-expert-parallel", enable_expert_parallel=None),),
         certain_from=(0, 9),
     ),
     Rule(
@@ -221,7 +233,7 @@ RULES = (
         title="--headless excludes --api-server-count",
         flags=("--headless", "--api-server-count"),
         why="a headless node starts no API server",
-        fixes=(_drop("drop --api-server-count", "--api-server-count"),),
+        fixes=(_drop("Drop --api-server-count", "--api-server-count"),),
         certain_from=(0, 10),
     ),
     Rule(
@@ -229,23 +241,50 @@ RULES = (
         title="--numa-bind-nodes and --numa-bind-cpus need --numa-bind",
         flags=("--numa-bind-nodes", "--numa-bind-cpus"),
         why="vLLM refuses the parallel configuration",
-        fixes=(_add("add --numa-bind", numa_bind=None),),
+        fixes=(_add("Add --numa-bind", numa_bind=None),),
     ),
     Rule(
-        applies=lambda n: n.has("--attention-backend") and n.has("--attention-config.backend"),
+        applies=lambda n: n.has("--attention-backend") and _configured(n, "--attention-config", "backend") is not None,
         title="--attention-backend excludes --attention-config.backend",
-        flags=("--attention-backend", "--attention-config.backend"),
+        flags=("--attention-backend", "--attention-config", "--attention-config.backend"),
         why="`attention_backend and attention_config.backend are mutually exclusive`",
-        fixes=(_drop("keep --attention-backend", "--attention-config.backend"),),
+        fixes=(_drop("Keep the one in --attention-config", "--attention-backend"),),
         certain_from=(0, 13),
     ),
     Rule(
-        applies=lambda n: n.has("--cudagraph-capture-sizes") and n.has("--compilation-config.cudagraph_capture_sizes"),
+        applies=lambda n: (
+            n.has("--cudagraph-capture-sizes")
+            and _configured(n, "--compilation-config", "cudagraph_capture_sizes") is not None
+        ),
         title="--cudagraph-capture-sizes is given twice, as a flag and in --compilation-config",
-        flags=("--cudagraph-capture-sizes", "--compilation-config.cudagraph_capture_sizes"),
+        flags=(
+            "--cudagraph-capture-sizes",
+            "--compilation-config",
+            "--compilation-config.cudagraph_capture_sizes",
+        ),
         why="vLLM calls the two mutually exclusive",
-        fixes=(_drop("keep the flag", "--compilation-config.cudagraph_capture_sizes"),),
+        fixes=(_drop("Keep those in --compilation-config", "--cudagraph-capture-sizes"),),
         certain_from=(0, 12),
+    ),
+    Rule(
+        applies=lambda n: (
+            _on(n, "async-scheduling")
+            and _configured(n, "--speculative-config", "method") in ("ngram", "suffix", "medusa", "mlp_speculator")
+        ),
+        title="--async-scheduling does not go with this kind of speculative decoding",
+        flags=("--async-scheduling", "--speculative-config", "--speculative-config.method"),
+        why="`async scheduling is only supported with EAGLE/MTP/Draft Model/NGram GPU/DSpark/DFlash`",
+        fixes=(_drop("Drop --async-scheduling", "--async-scheduling"),),
+    ),
+    Rule(
+        applies=lambda n: n.value("--runner") == "generate" and n.value("--convert") in ("embed", "classify"),
+        title="--convert makes a pooling model, and --runner generate asks for a generating one",
+        flags=("--runner", "--convert"),
+        why="the worker ends with an AssertionError after the model is loaded",
+        fixes=(
+            _add("Write --runner pooling", runner="pooling"),
+            _drop("Or drop both, to generate text", "--runner", "--convert"),
+        ),
     ),
 )
 

@@ -9,6 +9,7 @@ from vllm_doctor.finding import Confidence, Finding, Fix, LaunchEdit, error, war
 from vllm_doctor.launch import config_keys
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Release
+from vllm_doctor_checks import flag_json_values
 
 # Numbers with a unit outside of strings: vLLM expands them first (`_expand_json_human_readable_numbers`, 0.32.0).
 _SUFFIXED = re.compile(r'("(?:[^"\\]|\\.)*")|\b(\d+)(?:\.\d+)?[kKmMgGtT]\b')
@@ -29,7 +30,7 @@ def judge(use: FlagUse, name: str, value: str, release: Release) -> Iterator[Fin
     except (ValueError, RecursionError) as problem:
         yield error(
             "bad-flag",
-            f"the value of {name} is no JSON",
+            f"The value of {name} is no JSON",
             evidence=(f"{use.spelled} {value[:200]}", str(problem)[:200]),
             fixes=(_quoting(use, name, value),),
         )
@@ -42,10 +43,11 @@ def judge(use: FlagUse, name: str, value: str, release: Release) -> Iterator[Fin
                 f"{use.spelled} {value[:200]}",
                 f"the keys: {', '.join(sorted(config_keys.CONFIG_KEYS[name])[:40])}",
             ),
-            fixes=(Fix(title=f"write an object in single quotes, or single keys as {name}.KEY VALUE"),),
+            fixes=(Fix(title=f"Write an object in single quotes, or single keys as {name}.KEY VALUE"),),
         )
     if isinstance(document, dict):
         yield from _keys(name, tuple(document), release, f"{use.spelled} {value[:200]}", use)
+        yield from flag_json_values.judge(use, name, document, release)
 
 
 def _document(name: str, value: str) -> object:
@@ -59,19 +61,19 @@ def _document(name: str, value: str) -> object:
 def _quoting(use: FlagUse, name: str, value: str) -> Fix:
     repaired = value.replace("'", '"')
     if '"' not in value and "'" in value and _is_json(repaired):
-        return Fix(title="write JSON with double quotes", launch=LaunchEdit(set={name: repaired}), automatic=True)
+        return Fix(title="Write JSON with double quotes", launch=LaunchEdit(set={name: repaired}), automatic=True)
     if name in _LISTS and not value.startswith("["):
         document = json.dumps([part.strip() for part in value.split(",")])
-        return Fix(title=f"write {name} '{document}'", launch=LaunchEdit(set={name: document}), automatic=True)
+        return Fix(title=f"Write {name} '{document}'", launch=LaunchEdit(set={name: document}), automatic=True)
     pairs = [part.partition("=")[::2] for part in value.split(",")]
     if "{" not in value and all(k and v.isdecimal() for k, v in pairs):
         document = json.dumps({k: int(v[:18]) for k, v in pairs})
         return Fix(
-            title=f"write {name} '{document}'", launch=LaunchEdit(set={name: document}), automatic=len(use.values) == 1
+            title=f"Write {name} '{document}'", launch=LaunchEdit(set={name: document}), automatic=len(use.values) == 1
         )
     if value.startswith("{") and '"' not in value:
-        return Fix(title="put the JSON in single quotes: the shell has taken the double quotes away")
-    return Fix(title=f"write one JSON object in single quotes, or single keys as {name}.KEY VALUE")
+        return Fix(title="Put the JSON in single quotes: the shell has taken the double quotes away")
+    return Fix(title=f"Write one JSON object in single quotes, or single keys as {name}.KEY VALUE")
 
 
 def _is_json(text: str) -> bool:
@@ -88,6 +90,8 @@ def judge_dotted(use: FlagUse, release: Release) -> Iterator[Finding]:
     yield from _keys(
         name, (keys.partition(".")[0].rstrip("+"),), release, f"{use.spelled} {use.value or ''}".strip(), use
     )
+    if use.value is not None and "." not in keys and not keys.endswith("+"):
+        yield from flag_json_values.judge_value(use, f"{name}.{keys}", use.value, release)
 
 
 def _keys(name: str, keys: tuple[str, ...], release: Release, shown: str, use: FlagUse) -> Iterator[Finding]:
@@ -109,11 +113,11 @@ def _keys(name: str, keys: tuple[str, ...], release: Release, shown: str, use: F
 
 def _key_fix(use: FlagUse, name: str, key: str, guess: str | None) -> tuple[Fix, ...]:
     if guess is None:
-        return (Fix(title=f"drop the key {key!r}, or write one of those named"),)
+        return (Fix(title=f"Drop the key {key!r}, or write one of those named"),)
     if "." in use.name:
         head, _, rest = use.spelled.partition(".")
         renamed = f"{head}.{rest.replace(key, guess, 1)}"
         edit = LaunchEdit(set={renamed: use.value}, unset=(use.spelled,))
     else:
         edit = LaunchEdit(set={name: (use.value or "").replace(f'"{key}"', f'"{guess}"', 1)})
-    return (Fix(title=f"write {guess!r}", launch=edit, automatic=True),)
+    return (Fix(title=f"Write {guess!r}", launch=edit, automatic=True),)

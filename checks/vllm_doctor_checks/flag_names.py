@@ -95,7 +95,7 @@ def _ambiguous(use: FlagUse, fitting: tuple[str, ...], version: str) -> Iterator
             f"{use.spelled} {' '.join(use.values)}".strip(),
             "argparse takes an abbreviation that fits one flag only",
         ),
-        fixes=(Fix(title="write the whole name of the flag that is meant"),),
+        fixes=(Fix(title="Write the whole name of the flag that is meant"),),
     )
 
 
@@ -124,7 +124,7 @@ def _explained(use: FlagUse, name: str, options: Options, version: str, existed:
     spans = flag_history(name)
     if existed and numbers(spans[0].first) > numbers(version):
         why = f"{name} comes only with vLLM {spans[0].first}; this is {version}"
-        return why, (Fix(title=f"drop it, or run vLLM {spans[0].first} or newer", launch=_dropped(use)),)
+        return why, (Fix(title=f"Drop {name}, or run vLLM {spans[0].first} or newer", launch=_dropped(use)),)
     if existed:
         last = [s.last for s in spans if s.last and numbers(s.last) <= numbers(version)][-1:] or [version]
         instead = removed_flag_replacement(name) or "drop it"
@@ -136,7 +136,7 @@ def _explained(use: FlagUse, name: str, options: Options, version: str, existed:
         return f"{name} is a flag of {owner}, not of vLLM", _of_another(use, own, options)
     guess = nearest(name, options.long)
     if guess is None:
-        return f"vLLM {version} has no flag {name}", (Fix(title=f"drop {name}", launch=_dropped(use)),)
+        return f"vLLM {version} has no flag {name}", (Fix(title=f"Drop {name}", launch=_dropped(use)),)
     return f"vLLM {version} has no flag {name}; the nearest is {guess}", (_set_instead(use, guess, options),)
 
 
@@ -151,7 +151,8 @@ def _set_instead(use: FlagUse, name: str, options: Options) -> Fix:
     fits = len(use.values) == 1 if takes else not use.values
     value = use.values[0] if takes and use.values else None
     edit = LaunchEdit(set={name: value}, unset=(use.spelled,))
-    return Fix(title=f"write {name}", launch=edit if fits else None, automatic=fits)
+    words = f"{name} {value}" if value else name
+    return Fix(title=f"Write {words} in place of {use.spelled}", launch=edit if fits else None, automatic=fits)
 
 
 def _replaced(use: FlagUse, name: str, instead: str, options: Options) -> tuple[Fix, ...]:
@@ -164,17 +165,17 @@ def _replaced(use: FlagUse, name: str, instead: str, options: Options) -> tuple[
         return (_set_instead(use, words[0], options),)
     if len(words) == 2 and words[0] in options.flags and words[1].isascii() and words[1].isalnum():
         edit = LaunchEdit(set={words[0]: words[1]}, unset=(use.spelled,))
-        return (Fix(title=f"write {instead}", launch=edit, automatic=True),)
-    return (Fix(title=f"instead: {instead}", launch=None),)
+        return (Fix(title=f"Write {instead}", launch=edit, automatic=True),)
+    return (Fix(title=f"Instead: {instead}", launch=None),)
 
 
 def _task(use: FlagUse) -> tuple[Fix, ...]:
     became = _TASKS.get(use.value or "")
     if became is None:
-        return (Fix(title="write --runner generate, --runner pooling, or leave it out"),)
+        return (Fix(title="Write --runner generate, --runner pooling, or leave it out"),)
     edit = LaunchEdit(set=became, unset=(use.spelled,))
     words = " ".join(f"{k} {v}" for k, v in became.items()) or "no flag: text generation is what it does"
-    return (Fix(title=f"write {words}", launch=edit, automatic=True),)
+    return (Fix(title=f"Write {words}", launch=edit, automatic=True),)
 
 
 def _meant(use: FlagUse, name: str, text: str, options: Options) -> tuple[Fix, ...]:
@@ -182,7 +183,7 @@ def _meant(use: FlagUse, name: str, text: str, options: Options) -> tuple[Fix, .
         value = use.value or ""
         if len(use.values) == 1 and "=" not in value and "," not in value:
             return (_set_instead(use, "--served-model-name", options),)
-        return (Fix(title=text),)
+        return (Fix(title=_sentence(text)),)
     if name == "--max-num-batches":
         tokens = (use.value or "").isdecimal() and int((use.value or "0")[:9]) >= _FEWEST_TOKENS
         meant, other = (
@@ -192,18 +193,22 @@ def _meant(use: FlagUse, name: str, text: str, options: Options) -> tuple[Fix, .
         fix = _set_instead(use, meant, options)
         second = _set_instead(use, other, options)
         return (
-            Fix(title=f"write {meant} ({per[meant]})", launch=fix.launch, automatic=fix.automatic),
-            Fix(title=f"or {other} ({per[other]})", launch=second.launch),
+            Fix(title=f"Write {meant} ({per[meant]})", launch=fix.launch, automatic=fix.automatic),
+            Fix(title=f"Or {other} ({per[other]})", launch=second.launch),
         )
     if text.startswith("drop it"):
-        return (Fix(title=text, launch=_dropped(use), automatic=True),)
-    return (_set_instead(use, text, options),) if text in options.long else (Fix(title=f"instead: {text}"),)
+        return (Fix(title=_sentence(text), launch=_dropped(use), automatic=True),)
+    return (_set_instead(use, text, options),) if text in options.long else (Fix(title=f"Instead: {text}"),)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _of_another(use: FlagUse, own: str, options: Options) -> tuple[Fix, ...]:
     if own == "MODEL":
         edit = LaunchEdit(positional=use.value, unset=(use.spelled,)) if use.value else None
-        return (Fix(title="give the model as the first word after `serve`", launch=edit, automatic=edit is not None),)
+        return (Fix(title="Give the model as the first word after `serve`", launch=edit, automatic=edit is not None),)
     fix = _set_instead(use, own, options)
     # Another server's number need not mean the same: the name is right, the value is the reader's.
-    return (Fix(title=f"vLLM's own is {own}", launch=fix.launch),)
+    return (Fix(title=f"Use vLLM's own, {own}", launch=fix.launch),)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from vllm_doctor.check import check
 from vllm_doctor.facts import FlagUse
 from vllm_doctor.facts.launch import integer
-from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, error
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Flag, Release
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import flag_json
-from vllm_doctor_checks.launching import is_placeholder, options_of, planned_release, plugin
+from vllm_doctor_checks import flag_json, flag_registries
+from vllm_doctor_checks.launching import is_placeholder, options_of, planned_release
 
 # What a number may be, lowest and highest. SOURCE: pydantic `Field(ge=, gt=, le=)` of vllm/config/*.py, 0.32.0.
 _WHOLE: dict[str, tuple[int, int | None]] = {
@@ -48,13 +48,6 @@ _FRACTIONS: dict[str, tuple[float, float | None, bool]] = {
     "--mm-processor-cache-gb": (0.0, None, True),
     "--kv-cache-metrics-sample": (0.0, 1.0, False),
 }
-# SOURCE: `_LOAD_FORMAT_TO_MODEL_LOADER` of vllm/model_executor/model_loader/__init__.py, 0.32.0, and the `LoadFormat`
-# members of earlier releases; a plugin may register more.
-_LOADERS = """
-    auto hf dummy fastsafetensors instanttensor ipc_cache mistral modelexpress npcache pt runai_streamer
-    runai_streamer_sharded safetensors sharded_state tensorizer gguf bitsandbytes remote
-"""
-_LOAD_FORMATS = frozenset(_LOADERS.split())
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -73,7 +66,7 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
     release = planned_release(snapshot)
     options = options_of(release)
     for use in snapshot.launch.flags:
-        flag = options.flag(use.spelled)
+        flag = options.flag(use.name if use.spelled.startswith("-O") else use.spelled)
         if flag is None or any(is_placeholder(value) for value in use.values):
             continue
         if "." in use.name:
@@ -92,9 +85,9 @@ def _config_file(problems: tuple[str, ...]) -> Iterator[Finding]:
         if problem.startswith("--config:") and "was not read" not in problem:
             yield error(
                 "bad-flag",
-                problem.replace("--config: ", "the file of --config, ", 1),
+                problem.replace("--config: ", "The file of --config, ", 1),
                 evidence=(problem,),
-                fixes=(Fix(title="name a YAML file of flags and values that vLLM can read"),),
+                fixes=(Fix(title="Name a YAML file of flags and values that vLLM can read"),),
             )
 
 
@@ -111,7 +104,7 @@ def _switch(use: FlagUse) -> Iterator[Finding]:
             f"{use.spelled} {use.values[0]}",
             "vLLM takes the word for the model, or as an unrecognized argument",
         ),
-        fixes=(Fix(title=f"write {wanted}", launch=LaunchEdit(set={wanted: None}), automatic=on or off),),
+        fixes=(Fix(title=f"Write {wanted}", launch=LaunchEdit(set={wanted: None}), automatic=on or off),),
     )
 
 
@@ -132,7 +125,7 @@ def _valued(snapshot: Snapshot, use: FlagUse, flag: Flag, release: Release) -> I
         elif flag.kind == "json" or (flag.kind == "json-or-str" and flag_json.is_braced(value)):
             yield from flag_json.judge(use, name, value, release)
         else:
-            yield from _registered(snapshot, use, name, value, release)
+            yield from flag_registries.judge(snapshot, use, flag, value, release)
 
 
 def _may_be_none(flag: Flag) -> bool:
@@ -154,14 +147,14 @@ def _choice(use: FlagUse, flag: Flag, value: str, release: Release) -> Iterator[
         "bad-flag",
         f"{use.name} takes no {value!r} in vLLM {release.version}",
         evidence=(f"{use.spelled} {value}", f"the choices are {shown}"),
-        fixes=_instead(use, guess) or (Fix(title=f"choose one of {shown}"),),
+        fixes=_instead(use, guess) or (Fix(title=f"Choose one of {shown}"),),
     )
 
 
 def _instead(use: FlagUse, value: str | None) -> tuple[Fix, ...]:
     if value is None or len(use.values) != 1:
         return ()
-    return (Fix(title=f"write {use.name} {value}", launch=LaunchEdit(set={use.name: value}), automatic=True),)
+    return (Fix(title=f"Write {use.name} {value}", launch=LaunchEdit(set={use.name: value}), automatic=True),)
 
 
 def _integer(use: FlagUse, name: str, kind: str, value: str) -> Iterator[Finding]:
@@ -178,13 +171,16 @@ def _integer(use: FlagUse, name: str, kind: str, value: str) -> Iterator[Finding
         )
         return
     low, high = _WHOLE.get(name, (None, None))
+    if name == "--max-model-len" and number == 0:
+        # SOURCE: `max_model_len must be a positive integer, got int: 0` of vllm/config/model.py, 0.32.0.
+        low = 1
     if (low is not None and number < low) or (high is not None and number > high):
         limits = f"from {low} to {high}" if high is not None else f"{low} or more"
         yield error(
             "bad-flag",
             f"{name} {value} is out of range: it must be {limits}",
             evidence=(f"{use.spelled} {value}", f"allowed: {limits}"),
-            fixes=(Fix(title=f"give a number that is {limits}"),),
+            fixes=(Fix(title=f"Give a number {limits}"),),
         )
 
 
@@ -200,8 +196,8 @@ def _plain(use: FlagUse, value: str) -> tuple[Fix, ...]:
     if _whole(digits) is not None:
         return _instead(use, digits)
     if digits[-1:] in "bB" and integer(digits[:-1]) is not None and integer(digits[:-1].upper()):
-        return (Fix(title=f"write the number without the B, as {digits[:-1]}, where the flag takes units"),)
-    return (Fix(title="give a whole number"),)
+        return (Fix(title=f"Write the number without the B, as {digits[:-1]}, where the flag takes units"),)
+    return (Fix(title="Give a whole number"),)
 
 
 def _whole(value: str) -> int | None:
@@ -221,7 +217,7 @@ def _float(use: FlagUse, name: str, value: str) -> Iterator[Finding]:
             "bad-flag",
             f"{name} needs a number, and {value!r} is none",
             evidence=(f"{use.spelled} {value}", "read as a number with a decimal point, without a unit"),
-            fixes=_instead(use, percent) if percent and _is_number(percent) else (Fix(title="give a number"),),
+            fixes=_instead(use, percent) if percent and _is_number(percent) else (Fix(title="Give a number"),),
         )
         return
     low, high, closed = _FRACTIONS.get(name, (None, None, True))
@@ -237,7 +233,7 @@ def _float(use: FlagUse, name: str, value: str) -> Iterator[Finding]:
                 f"{use.spelled} {value}",
                 f"allowed: {limits}" + ("; it is a fraction, no percentage" if meant else ""),
             ),
-            fixes=_instead(use, meant) or (Fix(title=f"give a number that is {limits}"),),
+            fixes=_instead(use, meant) or (Fix(title=f"Give a number {limits}"),),
         )
 
 
@@ -251,40 +247,6 @@ def _is_number(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _registered(snapshot: Snapshot, use: FlagUse, name: str, value: str, release: Release) -> Iterator[Finding]:
-    """Names that vLLM looks up only after the arguments are parsed."""
-    assert snapshot.launch is not None
-    if name == "--tool-call-parser" and not snapshot.launch.has("--tool-parser-plugin"):
-        needed = snapshot.launch.has("--enable-auto-tool-choice")
-        yield from _name(snapshot, use, value, release.tool_parsers, "tool call parser", certain=needed)
-    elif name == "--reasoning-parser" and not snapshot.launch.has("--reasoning-parser-plugin"):
-        yield from _name(snapshot, use, value, release.reasoning_parsers, "reasoning parser", certain=True)
-    elif name == "--load-format":
-        yield from _name(snapshot, use, value, tuple(sorted(_LOAD_FORMATS)), "load format", certain=True)
-
-
-def _name(
-    snapshot: Snapshot, use: FlagUse, value: str, known: tuple[str, ...], what: str, *, certain: bool
-) -> Iterator[Finding]:
-    if not known or value in known:
-        return
-    guess = nearest(value.lower(), known, 3) or next(
-        (k for k in known if value.startswith(k) or k.startswith(value)), None
-    )
-    title = f"{value!r} is no {what} of this vLLM" + (f"; the nearest is {guess!r}" if guess else "")
-    stranger = plugin(snapshot)
-    evidence = [f"{use.spelled} {value}", f"known: {', '.join(sorted(known))}"]
-    if stranger is not None:
-        evidence.append(f"{stranger} may bring its own")
-    judge = error if certain and stranger is None else warning
-    yield judge(
-        "bad-flag",
-        title,
-        evidence=tuple(evidence),
-        fixes=_instead(use, guess) or (Fix(title=f"choose a {what} that exists"),),
-    )
 
 
 def _host(uses: tuple[FlagUse, ...]) -> Iterator[Finding]:
@@ -305,7 +267,7 @@ def _host(uses: tuple[FlagUse, ...]) -> Iterator[Finding]:
             evidence=(f"{use.spelled} {value}", "the port belongs to --port, and http:// to the clients"),
             fixes=(
                 Fix(
-                    title="write " + " ".join(f"{k} {v}" for k, v in edit.items()),
+                    title="Write " + " ".join(f"{k} {v}" for k, v in edit.items()),
                     launch=LaunchEdit(set=edit),
                     automatic=True,
                 ),

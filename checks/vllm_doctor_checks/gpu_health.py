@@ -35,8 +35,8 @@ def _lost(gpu: Gpu) -> Finding:
         f"GPU {gpu.index} does not answer any more: {gpu.lost}",
         evidence=(f"NVML on GPU {gpu.index}: {gpu.lost}",),
         fixes=(
-            Fix(title="read what the driver saw (Xid numbers)", command=("sudo", "dmesg", "--level=err,warn")),
-            Fix(title="restart the machine; if it comes back, reseat or replace the board", command=("sudo", "reboot")),
+            Fix(title="Read what the driver saw (Xid numbers)", command=("sudo", "dmesg", "--level=err,warn")),
+            Fix(title="Restart the machine; if it comes back, reseat or replace the board", command=("sudo", "reboot")),
         ),
     )
 
@@ -58,9 +58,9 @@ def _memory_faults(gpu: Gpu) -> Iterator[Finding]:
 
 def _fault(gpu: Gpu, what: str, seen: str, *, replace: bool = False) -> Finding:
     reset = ("sudo", "nvidia-smi", "--gpu-reset", "-i", str(gpu.index))
-    fixes = [Fix(title="stop what runs on it and reset the GPU, or restart the machine", command=reset)]
+    fixes = [Fix(title="Stop what runs on it and reset the GPU, or restart the machine", command=reset)]
     if replace:
-        fixes.insert(0, Fix(title="run NVIDIA's field diagnostic and have the board replaced"))
+        fixes.insert(0, Fix(title="Run NVIDIA's field diagnostic and have the board replaced"))
     return warning(
         "gpu-hardware-fault",
         f"{devices.label(gpu)} {what}",
@@ -92,15 +92,15 @@ def fabric_manager(snapshot: Snapshot) -> Iterator[Finding]:
     # One GPU handed into a virtual machine has no fabric manager beside it: there the cure is to do without NVLink.
     alone = len(present) == 1
     report = warning if alone else error
-    single = "a single GPU of such a host in a virtual machine: load the driver with NVreg_NvLinkDisable=1"
+    single = "For a single GPU of such a host in a virtual machine, load the driver with NVreg_NvLinkDisable=1"
     yield report(
         "fabric-manager",
-        f"the fabric manager has not set up {len(waiting)} of {len(present)} GPUs (registration {states})",
+        f"The fabric manager has not set up {len(waiting)} of {len(present)} GPUs (registration {states})",
         evidence=(f"{devices.labels(waiting)}: fabric registration {states}", f"driver: {driver}"),
         fixes=(
-            Fix(title="start it", command=("sudo", "systemctl", "enable", "--now", "nvidia-fabricmanager")),
-            Fix(title="where it stops at once, see why", command=("journalctl", "-u", "nvidia-fabricmanager", "-e")),
-            Fix(title=f"install the version that equals the driver's: nvidia-fabricmanager-{branch}, version {driver}"),
+            Fix(title="Start it", command=("sudo", "systemctl", "enable", "--now", "nvidia-fabricmanager")),
+            Fix(title="Where it stops at once, see why", command=("journalctl", "-u", "nvidia-fabricmanager", "-e")),
+            Fix(title=f"Install the version that equals the driver's: nvidia-fabricmanager-{branch}, version {driver}"),
             *((Fix(title=single),) if alone else ()),
         ),
     )

@@ -58,7 +58,7 @@ def _not_shared(gpus: tuple[Gpu, ...]) -> Iterator[Finding]:
             "gpu-busy",
             title,
             evidence=(f"compute mode: {gpu.compute_mode}", *_holders((gpu,))),
-            fixes=(Fix(title="let programs share the GPU", command=command),),
+            fixes=(Fix(title="Let programs share the GPU", command=command),),
         )
 
 
@@ -92,7 +92,7 @@ def _too_little(
     free, total = known(worst.memory_free_bytes), known(worst.memory_total_bytes)
     wanted = share * total
     title = (
-        f"only {devices.gib(free)} of {devices.label(worst)} are free, and vLLM is told to take {devices.gib(wanted)}"
+        f"Only {devices.gib(free)} of {devices.label(worst)} are free, and vLLM is told to take {devices.gib(wanted)}"
     )
     evidence = [f"{devices.label(g)}: {devices.gib(known(g.memory_free_bytes))} free of {_size(g)}" for g in short]
     stated = "given" if launch.has("--gpu-memory-utilization") else "the default of this release"
@@ -113,13 +113,13 @@ def _fixes(snapshot: Snapshot, used: tuple[Gpu, ...], short: tuple[Gpu, ...], sh
     fixes = [kill(orphans)] if (orphans := _orphans(short)) else []
     if others := _free_instead(snapshot, len(used), share):
         edit = LaunchEdit(env={"CUDA_VISIBLE_DEVICES": ",".join(str(g.index) for g in others)})
-        fixes.append(Fix(title=f"use {devices.labels(others)}, which have the memory", launch=edit, automatic=True))
+        fixes.append(Fix(title=f"Use {devices.labels(others)}, which have the memory", launch=edit, automatic=True))
     fits = min((known(g.memory_free_bytes) - _CONTEXT_BYTES) / known(g.memory_total_bytes) for g in short)
     lowered = math.floor(fits * 100) / 100
     if lowered >= _LEAST_UTILIZATION:
         edit = LaunchEdit(set={"--gpu-memory-utilization": f"{lowered:.2f}"})
-        fixes.append(Fix(title=f"take no more than what is free: {lowered:.2f}", launch=edit, automatic=True))
-    fixes.append(Fix(title="or end what holds the memory"))
+        fixes.append(Fix(title=f"Take no more than what is free: {lowered:.2f}", launch=edit, automatic=True))
+    fixes.append(Fix(title="Or end what holds the memory"))
     return tuple(fixes)
 
 
@@ -153,7 +153,7 @@ def stray_process(snapshot: Snapshot) -> Iterator[Finding]:
         held = _held(orphans)
         number = len({p.pid for _, p in orphans})
         where = devices.labels(tuple({g.index: g for g, _ in orphans}.values()))
-        what = "an orphaned vLLM process holds" if number == 1 else f"{number} orphaned vLLM processes hold"
+        what = "An orphaned vLLM process holds" if number == 1 else f"{number} orphaned vLLM processes hold"
         yield warning(
             "gpu-busy",
             f"{what} {held} of {where}",
@@ -180,7 +180,7 @@ def _orphans(gpus: Iterable[Gpu]) -> list[Holder]:
 def kill(orphans: list[Holder]) -> Fix:
     """The fix that ends them; never automatic."""
     pids = tuple(str(pid) for pid in dict.fromkeys(p.pid for _, p in orphans))
-    return Fix(title="end the orphaned vLLM processes", command=("kill", *pids))
+    return Fix(title="End the orphaned vLLM processes", command=("kill", *pids))
 
 
 def _held(holders: list[Holder]) -> str:

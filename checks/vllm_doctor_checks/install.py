@@ -1,10 +1,11 @@
 """Checks on vLLM's own presence: installed at all, with its metadata, and hidden by no local folder."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import PurePath
 
 from vllm_doctor.check import NotApplicable, NotKnown, check
-from vllm_doctor.facts import Environment, Shadow, VllmBuild
+from vllm_doctor.facts import Environment, NvmlUnavailable, Shadow, VllmBuild
 from vllm_doctor.finding import Confidence, Finding, Fix, error, info, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import installers, requirements, resolving, startup
@@ -27,9 +28,9 @@ def vllm_installed(snapshot: Snapshot) -> Iterator[Finding]:
         yield _other_python(environment)
         return
     if snapshot.launch is None:
-        raise NotApplicable(f"vLLM is not installed in the environment of {environment.python}, and no launch needs it")
+        raise NotApplicable(requirements.absence(environment))
     if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
+        raise NotKnown("not all that is installed is known")
     yield error(
         "broken-install",
         f"vLLM is not installed in the environment of {environment.python}",
@@ -59,8 +60,8 @@ def _other_python(environment: Environment) -> Finding:
         ),
         fixes=(
             Fix(
-                title="Make the environment anew and install into it what it held",
-                command=("uv", "venv", "--clear", "--python", old, environment.prefix),
+                title=f"Give it a Python {old} again, which leaves everything that is installed where it is",
+                command=("uv", "venv", "--allow-existing", "--python", old, environment.prefix),
             ),
         ),
     )
@@ -73,6 +74,14 @@ def _install_vllm(snapshot: Snapshot, environment: Environment) -> Fix:
             title="Install vLLM elsewhere: no release runs on this driver, these GPUs, this Python and C library"
         )
     title = f"Install vLLM {found.version}, the newest release that runs on this host and Python, into this environment"
+    if isinstance(snapshot.gpus, NvmlUnavailable):
+        title += "; its wheel is for NVIDIA GPUs, and none is seen here"
+    if environment.externally_managed:
+        make = f"{shlex.quote(environment.python)} -m venv vllm-env"
+        return Fix(
+            title=f"Install vLLM {found.version} into a virtual environment: pip refuses to touch the system's Python",
+            command=("sh", "-c", f"{make} && vllm-env/bin/python -m pip install vllm=={found.version}"),
+        )
     return installers.repair(environment, title, f"vllm=={found.version}")
 
 

@@ -33,7 +33,7 @@ def vllm_files(snapshot: Snapshot) -> Iterator[Finding]:
     found = tuple(_faults(environment, build))
     yield from found or tuple(damaged.leftovers(environment))
     if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
+        raise NotKnown("not all that is installed is known")
 
 
 def _faults(environment: Environment, build: VllmBuild | None) -> Iterator[Finding]:
@@ -52,7 +52,7 @@ def _faults(environment: Environment, build: VllmBuild | None) -> Iterator[Findi
 def _vllm_or_remains(snapshot: Snapshot) -> tuple[Environment, VllmBuild | None]:
     environment = requirements.examined(snapshot)
     if environment.vllm is None and environment.distribution("vllm") is None:
-        raise NotApplicable(f"vLLM is not installed in the environment of {environment.python}")
+        raise NotApplicable(requirements.absence(environment))
     return environment, environment.vllm
 
 

@@ -8,6 +8,7 @@ from vllm_doctor.finding import Fix
 
 def install(environment: Environment, *requirements: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The argv that installs the requirements: the environment's own pip, or uv where it has none."""
+    options = (*_consent(environment), *options)
     if has_pip(environment):
         return (environment.python, "-m", "pip", "install", *options, *requirements)
     translated = tuple(UV_OPTIONS.get(option, option) for option in options)
@@ -26,8 +27,13 @@ def install_build(environment: Environment, *requirements: str, backend: str) ->
 def uninstall(environment: Environment, *names: str) -> tuple[str, ...]:
     """The argv that removes the distributions."""
     if has_pip(environment):
-        return (environment.python, "-m", "pip", "uninstall", "--yes", *names)
-    return ("uv", "pip", "uninstall", "--python", environment.python, *names)
+        return (environment.python, "-m", "pip", "uninstall", "--yes", *_consent(environment), *names)
+    return ("uv", "pip", "uninstall", "--python", environment.python, *_consent(environment), *names)
+
+
+def _consent(environment: Environment) -> tuple[str, ...]:
+    """What pip and uv want to be told before they touch the system's own Python (PEP 668)."""
+    return ("--break-system-packages",) if environment.externally_managed else ()
 
 
 def reinstall(environment: Environment, *requirements: str) -> tuple[str, ...]:
@@ -83,8 +89,8 @@ def repair(environment: Environment, title: str, *requirements: str) -> Fix:
 
 
 def has_pip(environment: Environment) -> bool:
-    """Whether the environment holds pip; uv makes environments without."""
-    return environment.distribution("pip") is not None
+    """Whether the environment holds pip; uv makes environments without. A report lists too little to tell."""
+    return environment.distribution("pip") is not None or (not environment.complete and environment.kind != "uv")
 
 
 # pip's spelling -> uv's, where they differ (`uv pip install --help`).

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from vllm_doctor.check import CUDA_ONLY, check, known
+from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check, known
 from vllm_doctor.facts import Distribution, Environment, Host, TorchBuild, VllmBuild
 from vllm_doctor.finding import Finding, Fix, error, warning
 from vllm_doctor.snapshot import Snapshot
@@ -28,6 +28,8 @@ def flash_attn(snapshot: Snapshot) -> Iterator[Finding]:
     if there is None or torch is None:
         requirements.refuse_incomplete(environment)
         return
+    if symbols.torch_for_another_platform(environment) is not None or symbols.vllm_lacks_torch(environment):
+        raise NotApplicable("this torch does not fit vLLM itself: see torch-pin and gpu-visible")
     modules = [e for e in symbols.extensions_of(environment, "flash-attn") if FLASH_ATTN_MODULE in e.path]
     fixes = (
         Fix(title="Remove flash-attn: vLLM brings its own", command=installers.uninstall(environment, "flash-attn")),
@@ -170,7 +172,8 @@ def cuda_wheels(snapshot: Snapshot) -> Iterator[Finding]:
     broken = list(_libraries_missing(environment, build, torch))
     yield from broken
     if not broken:
-        yield from _two_cuda_majors(build, torch)
+        if _is_pinned(environment, torch):
+            yield from _two_cuda_majors(build, torch)
         yield from _torch_requirements(environment, torch)
     yield from _jit_cache(environment, torch)
     known(environment.extensions)
@@ -178,18 +181,24 @@ def cuda_wheels(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _libraries_missing(environment: Environment, build: VllmBuild, torch: TorchBuild) -> Iterator[Finding]:
-    """One error for vLLM's modules and one for torch's, naming the first library that is nowhere."""
+    """One error for all modules that lack a CUDA library, naming the first library that is nowhere."""
+    if symbols.vllm_lacks_torch(environment):
+        return
+    found = []
     for owner in ("vllm", "torch", "torchvision", "torchaudio"):
         for extension in symbols.extensions_of(environment, owner):
             lacking = symbols.cuda_libraries(extension) or symbols.cuda_symbols(extension)
             if lacking and not symbols.torch_libraries(extension):
-                yield _missing_cuda(environment, build, torch, extension.path, lacking)
+                found.append((extension.path, lacking))
                 break
+    if found:
+        yield _missing_cuda(environment, build, torch, found)
 
 
 def _missing_cuda(
-    environment: Environment, build: VllmBuild, torch: TorchBuild, path: str, lacking: tuple[str, ...]
+    environment: Environment, build: VllmBuild, torch: TorchBuild, found: list[tuple[str, tuple[str, ...]]]
 ) -> Finding:
+    path, first = found[0]
     own = requirements.own_distribution(environment)
     pin = requirements.declared(own, environment, "torch") if own is not None else None
     version = requirements.public(build.version) if build.version else None
@@ -201,14 +210,23 @@ def _missing_cuda(
     )
     return error(
         "cuda-wheel-mismatch",
-        f"{PurePath(path).name} needs {lacking[0]}, which no installed wheel brings",
+        f"{PurePath(path).name} needs {first[0]}, which no installed wheel brings",
         evidence=(
-            f"{path} needs {', '.join(lacking[:3])}: found in no folder that it searches",
+            *(f"{who} needs {', '.join(lacking[:3])}: found in no folder that it searches" for who, lacking in found),
             f"torch {torch.version} is built for CUDA {torch.cuda}",
             f"vllm {build.version or '?'}" + (f" is built for CUDA {build.cuda}" if build.cuda else ""),
         ),
         fixes=(Fix(title="Install vLLM, its torch and the CUDA wheels that belong to it again", command=command),),
     )
+
+
+def _is_pinned(environment: Environment, torch: TorchBuild) -> bool:
+    """Whether torch is of the version that vLLM pins; where it is not, the check of the pin names the cause."""
+    try:
+        pin = requirements.pin_of(environment, "torch")
+    except NotKnown:
+        return True
+    return pin is None or requirements.satisfies(requirements.public(torch.version), requirements.public(pin.specifier))
 
 
 def _two_cuda_majors(build: VllmBuild, torch: TorchBuild) -> Iterator[Finding]:

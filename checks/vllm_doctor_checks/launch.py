@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from vllm_doctor.check import NotApplicable, NotKnown, check
-from vllm_doctor.facts import Launch, LaunchForm, Model
+from vllm_doctor.facts import Launch, LaunchForm
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
 from vllm_doctor.launch import argv
@@ -18,7 +18,10 @@ from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import devices
 from vllm_doctor_checks.flag_conflicts import flag_conflict
 from vllm_doctor_checks.flag_names import unknown_flag
+from vllm_doctor_checks.flag_platform import platform_flag
 from vllm_doctor_checks.flag_values import flag_value
+from vllm_doctor_checks.kv_cache import kv_cache_size
+from vllm_doctor_checks.launch_needs import feature_package, named_path
 from vllm_doctor_checks.launching import (
     is_placeholder,
     newest_release,
@@ -28,7 +31,18 @@ from vllm_doctor_checks.launching import (
     switched,
 )
 
-__all__ = ["attention_backend_name", "flag_conflict", "flag_value", "launch_form", "lora_flags", "unknown_flag"]
+__all__ = [
+    "attention_backend_name",
+    "feature_package",
+    "flag_conflict",
+    "flag_value",
+    "kv_cache_size",
+    "launch_form",
+    "lora_flags",
+    "named_path",
+    "platform_flag",
+    "unknown_flag",
+]
 
 # From this image on the entry point is `vllm serve`; before it `python3 -m vllm.entrypoints.openai.api_server`.
 # SOURCE: ENTRYPOINT of docker/Dockerfile in the source releases 0.11.0 and 0.11.1.
@@ -59,7 +73,8 @@ def launch_form(snapshot: Snapshot) -> Iterator[Finding]:
         yield _no_model(launch)
     for problem in launch.problems:
         if not problem.startswith(("--config:", "--env-file:")):
-            yield error("bad-flag", problem, evidence=(f"in: {launch.given[:300]}",), fixes=_problem_fixes(problem))
+            title = problem[:1].upper() + problem[1:]
+            yield error("bad-flag", title, evidence=(f"in: {launch.given[:300]}",), fixes=_problem_fixes(problem))
     if unread := next((p for p in launch.problems if p.startswith("--env-file:")), None):
         yield warning("bad-flag", unread, evidence=(f"in: {launch.given[:300]}",))
     docker = launch.docker
@@ -80,7 +95,7 @@ def _demo_server(launch: Launch) -> Finding:
         "bad-flag",
         "vllm.entrypoints.api_server is the old demo server: it is not OpenAI-compatible and has no /v1",
         evidence=(" ".join(launch.program), "the OpenAI-compatible server is `vllm serve`"),
-        fixes=(Fix(title="start the server with `vllm serve`", command=command),),
+        fixes=(Fix(title="Start the server with `vllm serve`", command=command),),
     )
 
 
@@ -89,14 +104,14 @@ def _no_model(launch: Launch) -> Finding:
     lists = [f for f in launch.flags if len(f.values) > 1 and arity(f.name) is Arity.MANY and f.source == "command"]
     if lists:
         last = lists[-1]
-        title = f"no model is named: {last.spelled} has taken {last.values[-1]!r} for one of its values"
-        fix = Fix(title="write the model as the first word after `serve`")
+        title = f"No model is named: {last.spelled} has taken {last.values[-1]!r} for one of its values"
+        fix = Fix(title="Write the model as the first word after `serve`")
         return error("bad-flag", title, evidence=(f"{last.spelled} {' '.join(last.values)}",), fixes=(fix,))
     return warning(
         "bad-flag",
-        "no model is named: vLLM serves its small default model",
+        "No model is named: vLLM serves its small default model",
         evidence=(f"in: {launch.given[:300]}", "the default is opt-125m to 0.9.2, Qwen3-0.6B from 0.10.0"),
-        fixes=(Fix(title="write the model as the first word after `serve`"),),
+        fixes=(Fix(title="Write the model as the first word after `serve`"),),
     )
 
 
@@ -117,13 +132,13 @@ def _repeated_program(launch: Launch) -> Finding:
     edit = LaunchEdit(drop_words=launch.program) if not launch.shell and not old else None
     return error(
         "bad-flag",
-        f"the image runs `{entry}` by itself: `{' '.join(typed)}` after it is taken for its arguments",
+        f"The image runs `{entry}` by itself: `{' '.join(typed)}` after it is taken for its arguments",
         evidence=(
             f"image {launch.docker.image}, and after it: {' '.join(typed)}",
             f"entry point of the image: {entry}",
         ),
         fixes=(
-            Fix(title="give only the model and the flags after the image", launch=edit, automatic=edit is not None),
+            Fix(title="Give only the model and the flags after the image", launch=edit, automatic=edit is not None),
         ),
     )
 
@@ -133,14 +148,14 @@ def _stray_words(launch: Launch) -> Finding:
     shown = " ".join(launch.words)[:200]
     guess = _missing_dashes(launch.words)
     if named:
-        title = f"the model is named twice: --model {launch.model} and {shown}"
+        title = f"The model is named twice: --model {launch.model} and {shown}"
     else:
         title = f"{shown!r} belongs to no flag: vLLM ends with `unrecognized arguments`"
     evidence = [f"the model is {launch.model}; left over: {shown}"]
     if guess:
         evidence.append(f"{launch.words[0]!r} looks like the flag {guess} without its dashes")
     evidence.append("a value with blanks must stand in quotes; a switch takes no value")
-    fix = Fix(title=f"drop {shown}", launch=LaunchEdit(drop_words=launch.words), automatic=True)
+    fix = Fix(title=f"Drop {shown}", launch=LaunchEdit(drop_words=launch.words), automatic=True)
     if guess:
         fix = _with_dashes(launch.words, guess)
     return error("flag-conflict" if named else "bad-flag", title, evidence=tuple(evidence), fixes=(fix,))
@@ -159,16 +174,16 @@ def _with_dashes(words: tuple[str, ...], flag: str) -> Fix:
     used = words[: 1 if equals or count is not Arity.ONE else 2]
     fits = (value is None) == (count is Arity.NONE)
     edit = LaunchEdit(drop_words=used, set={flag: value}) if fits else None
-    return Fix(title=f"write {flag} with two plain hyphens", launch=edit, automatic=fits)
+    return Fix(title=f"Write {flag} with two plain hyphens", launch=edit, automatic=fits)
 
 
 def _problem_fixes(problem: str) -> tuple[Fix, ...]:
     option = problem.partition(" ")[0]
     if problem.startswith("--") and "takes no value" in problem:
-        return (Fix(title=f"write {option} alone", launch=LaunchEdit(set={option: None}), automatic=True),)
+        return (Fix(title=f"Write {option} alone", launch=LaunchEdit(set={option: None}), automatic=True),)
     if problem.startswith("-") and "needs" in problem:
         edit = LaunchEdit(unset=(option,))
-        return (Fix(title=f"give {option} its value, or leave it out", launch=edit),)
+        return (Fix(title=f"Give {option} its value, or leave it out", launch=edit),)
     return ()
 
 
@@ -191,8 +206,8 @@ def lora_flags(snapshot: Snapshot) -> Iterator[Finding]:
         f for f in launch.flags if f.name in ("--max-loras", "--max-lora-rank", "--max-cpu-loras", "--lora-dtype")
     ]
     enabled = switched(launch, "enable-lora") is True
-    add = Fix(title="add --enable-lora", launch=LaunchEdit(set={"--enable-lora": None}), automatic=True)
-    if modules and not enabled and not _adapters_read(snapshot):
+    add = Fix(title="Add --enable-lora", launch=LaunchEdit(set={"--enable-lora": None}), automatic=True)
+    if modules and not enabled:
         title = "--lora-modules without --enable-lora: the server ends when it loads the first adapter"
         yield error(
             "lora-config", title, evidence=(f"--lora-modules {' '.join(modules)}", "no --enable-lora"), fixes=(add,)
@@ -204,11 +219,6 @@ def lora_flags(snapshot: Snapshot) -> Iterator[Finding]:
         )
     for module in modules:
         yield from _module(module)
-
-
-def _adapters_read(snapshot: Snapshot) -> bool:
-    """Whether the adapters themselves are known: then `lora-adapter` says what is missing, with what they are."""
-    return isinstance(snapshot.model, Model) and bool(snapshot.model.lora_adapters)
 
 
 def _rank(launch: Launch, release: Release) -> Iterator[Finding]:
@@ -224,7 +234,7 @@ def _rank(launch: Launch, release: Release) -> Iterator[Finding]:
         "lora-config",
         f"--max-lora-rank takes no {value!r} in vLLM {release.version}",
         evidence=(f"--max-lora-rank {value}", f"the choices are {', '.join(choices)}"),
-        fixes=(Fix(title=f"write --max-lora-rank {fits or choices[-1]}", launch=edit, automatic=edit is not None),),
+        fixes=(Fix(title=f"Write --max-lora-rank {fits or choices[-1]}", launch=edit, automatic=edit is not None),),
     )
 
 
@@ -245,7 +255,7 @@ def _module(module: str) -> Iterator[Finding]:
                 f"--lora-modules {module[:200]}",
                 "a model that comes after --lora-modules is taken for an adapter, too",
             ),
-            fixes=(Fix(title="write NAME=PATH, several separated by blanks, and the model right after `serve`"),),
+            fixes=(Fix(title="Write NAME=PATH, several separated by blanks, and the model right after `serve`"),),
         )
 
 
@@ -295,11 +305,11 @@ def _unknown_backend(snapshot: Snapshot, given: str, value: str, known: set[str]
     is_flag = given.startswith("-")
     leave = LaunchEdit(unset=(given,)) if is_flag else LaunchEdit(env={given: None})
     fixes = [
-        Fix(title="leave the choice to vLLM", launch=leave if given != "--attention-config" else None, automatic=True)
+        Fix(title="Leave the choice to vLLM", launch=leave if given != "--attention-config" else None, automatic=True)
     ]
     if guess is not None and given != "--attention-config":
         edit = LaunchEdit(set={given: guess}) if is_flag else LaunchEdit(env={given: guess})
-        fixes.insert(0, Fix(title=f"write {guess}", launch=edit, automatic=True))
+        fixes.insert(0, Fix(title=f"Write {guess}", launch=edit, automatic=True))
     judge = error if is_flag and plugin(snapshot) is None else warning
     return judge(
         "attention-backend",

@@ -12,7 +12,7 @@ from vllm_doctor_checks import installers, requirements, startup
 from vllm_doctor_checks.breakages import CLOUD, breaks, is_cuda_wheel, optional_comparison
 from vllm_doctor_checks.requirements import Edge
 
-NO_REQUIREMENTS = "vLLM's metadata is missing, and with it the list of what it requires"
+NO_REQUIREMENTS = "vLLM's metadata is not at hand, and with it the list of what it requires"
 
 
 @check("transformers-range", causes=("transformers-mismatch",), needs=("environment",))
@@ -140,6 +140,7 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
     Fix: install the version that everybody asks for.
     """
     environment, build = requirements.vllm_of(snapshot)
+    yield from _numpy_2(environment, build)
     own = requirements.own_distribution(environment)
     if own is None or not requirements.has_metadata(environment):
         raise NotKnown(NO_REQUIREMENTS)
@@ -148,7 +149,25 @@ def requirement_violated(snapshot: Snapshot) -> Iterator[Finding]:
     for root, members in _by_root(environment, edges).items():
         yield _finding(environment, build, root, members, edges)
     if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
+        raise NotKnown("not all that is installed is known")
+
+
+def _numpy_2(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
+    """numpy 2 came out after vLLM 0.5.0, and the releases up to it declare no bound (vLLM issues 5587 and 5594)."""
+    numpy = environment.distribution("numpy")
+    if numpy is None or requirements.release(numpy.version) < (2, 0, 0):
+        return
+    if (0, 0, 0) < requirements.release(build.version) < (0, 5, 1):
+        yield warning(
+            "dependency-conflict",
+            f"numpy {numpy.version} is newer than vllm {build.version} and its libraries work with",
+            evidence=(
+                f"installed: numpy {numpy.version}, vllm {build.version}",
+                "vLLM before 0.5.1 declares no upper bound; its torch, xformers and outlines were made for numpy 1",
+                "outlines of that time ends with: No module named 'numpy.lib.function_base'",
+            ),
+            fixes=(installers.repair(environment, "Install the numpy of that vLLM's time", "numpy<2"),),
+        )
 
 
 def _by_root(environment: Environment, edges: list[Edge]) -> dict[str, list[Edge]]:
@@ -157,11 +176,21 @@ def _by_root(environment: Environment, edges: list[Edge]) -> dict[str, list[Edge
     found: dict[str, list[Edge]] = {}
     for edge in edges:
         missing = edge.installed is None and environment.complete and not _brought_otherwise(environment, edge)
-        if edge.violated or missing:
+        if (edge.violated and not _satisfied_by_twin(environment, edge)) or missing:
             root = _to_blame(edge, edges, wrong)
             if not _elsewhere(edge, root):
                 found.setdefault(root, []).append(edge)
     return found
+
+
+def _satisfied_by_twin(environment: Environment, edge: Edge) -> bool:
+    """Whether metadata of another version lies beside the one that counts, and fits: the check of files says so."""
+    there = edge.installed
+    return any(
+        there is not None and d.version is not None and requirements.satisfies(d.version, edge.specifier)
+        for d in environment.distributions
+        if there is not None and d is not there and (d.name, d.location) == (there.name, there.location)
+    )
 
 
 def _to_blame(edge: Edge, edges: list[Edge], wrong: set[str]) -> str:

@@ -51,19 +51,19 @@ def _one(adapter: LoraAdapter, limit: int, model: Model, snapshot: Snapshot) -> 
     if refused := _refused(adapter, snapshot):
         yield error(
             "lora-config",
-            f"adapter {adapter.name}: vLLM does not support {', '.join(refused)}",
+            f"Adapter {adapter.name}: vLLM does not support {', '.join(refused)}",
             evidence=(f"adapter_config.json in {adapter.path}: {', '.join(refused)}",),
-            fixes=(Fix(title="merge the adapter into the model with PEFT, and serve the result"),),
+            fixes=(Fix(title="Merge the adapter into the model with PEFT, and serve the result"),),
         )
     if (modules := _foreign_modules(adapter, model)) and adapter.tensor_modules:
         yield error(
             "lora-config",
-            f"adapter {adapter.name} is for modules that {model.given} does not have: {', '.join(modules[:4])}",
+            f"Adapter {adapter.name} is for modules that {model.given} does not have: {', '.join(modules[:4])}",
             evidence=(
                 f"weights in {adapter.path} for {', '.join(adapter.tensor_modules[:12])}",
                 f"its base model: {adapter.base_model or 'not named'}",
             ),
-            fixes=(Fix(title="take the adapter that was trained on this model"),),
+            fixes=(Fix(title="Take the adapter that was trained on this model"),),
         )
 
 
@@ -73,22 +73,22 @@ def _unreadable(adapter: LoraAdapter) -> Finding:
     report = warning if problem.kind == "unreadable" else error
     return report(
         "lora-config",
-        f"adapter {adapter.name}: no whole adapter at {adapter.path}",
+        f"Adapter {adapter.name}: no whole adapter at {adapter.path}",
         evidence=(f"{problem.file}: {problem.detail}",),
-        fixes=(Fix(title="give the folder that holds adapter_config.json and adapter_model.safetensors"),),
+        fixes=(Fix(title="Give the folder that holds adapter_config.json and adapter_model.safetensors"),),
     )
 
 
 def _rank(adapter: LoraAdapter, rank: int, limit: int, launch: Launch | None) -> Finding:
     wanted = next((r for r in RANKS if r >= rank), None)
-    fixes = [Fix(title="train or convert the adapter to a lower rank")]
+    fixes = [Fix(title="Train or convert the adapter to a lower rank")]
     if wanted is not None:
         edit = LaunchEdit(set={RANK: str(wanted)})
-        fixes.insert(0, Fix(title=f"allow rank {wanted}: {RANK} {wanted}", launch=edit, automatic=True))
+        fixes.insert(0, Fix(title=f"Allow rank {wanted}: {RANK} {wanted}", launch=edit, automatic=True))
     given = launch is not None and launch.has(RANK)
     return error(
         "lora-config",
-        f"adapter {adapter.name} has rank {rank}, the launch allows {limit}",
+        f"Adapter {adapter.name} has rank {rank}, the launch allows {limit}",
         evidence=(
             f"adapter_config.json in {adapter.path}: r {rank}",
             f"{RANK} {limit}" + ("" if given else " (the default)"),

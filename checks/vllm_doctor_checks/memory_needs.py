@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from vllm_doctor.check import NotKnown, known
+from vllm_doctor.check import NotApplicable, NotKnown, known
 from vllm_doctor.facts import Host, Launch, Model, Unknown
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks.launch_values import GIB, MIB, gib, release_of, setting, workers
@@ -124,6 +124,9 @@ def _fixed_cache_bytes(host: Host, launch: Launch) -> int | None:
     space = setting(host, launch, "VLLM_CPU_KVCACHE_SPACE") or ""
     if space.isascii() and space.isdecimal() and len(space) < 7:
         return int(space) * GIB
+    if space.strip():
+        # env-value says so; vLLM ends before it looks at the memory.
+        raise NotApplicable(f"VLLM_CPU_KVCACHE_SPACE {space} is no number of GiB")
     return launch.number("--kv-cache-memory-bytes")
 
 

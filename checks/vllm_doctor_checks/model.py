@@ -18,7 +18,7 @@ ABSENT = ("missing", "index-names-missing-file", "index-names-missing-tensor")
 NO_WEIGHTS = "*.safetensors"
 # How the names of problems with the folder of `--tokenizer` begin.
 TOKENIZER_FLAG = "--tokenizer "
-DOWNLOAD = "download the files again"
+DOWNLOAD = "Download the files again"
 
 
 @check("model-found", causes=("model-not-found", "model-access", "hub-unreachable"), needs=("model",))
@@ -33,6 +33,9 @@ def model_found(snapshot: Snapshot) -> Iterator[Finding]:
     model = model_of(snapshot)
     if model.source is not ModelSource.NOWHERE:
         return
+    if is_address(model.given):
+        yield _address(model.given)
+        return
     answers = [p for p in model.problems if p.kind in FINDERS and not p.file.startswith(TOKENIZER_FLAG)]
     nobody_said = not answers or answers[0].kind in ("unreachable", "not-cached")
     finding = _never_an_id(model) if nobody_said else None
@@ -44,6 +47,25 @@ def model_found(snapshot: Snapshot) -> Iterator[Finding]:
         known(model.config)
 
 
+def is_address(name: str) -> bool:
+    """Whether the model is given as a web address; from `s3://`, `gs://` and `az://` vLLM can stream."""
+    return name.startswith(("http://", "https://"))
+
+
+def _address(address: str) -> Finding:
+    """huggingface_hub refuses it: "Repo id must be in the form 'repo_name' or 'namespace/repo_name'"."""
+    host, *parts = address.partition("://")[2].split("?")[0].strip("/").split("/")
+    meant = "/".join(parts[:2]) if host.endswith(("huggingface.co", "hf.co", "hf-mirror.com")) else ""
+    edit = LaunchEdit(positional=meant) if len(parts) >= 2 and meant else None
+    title = f"Serve {meant}" if edit else "Name the repository as ORGANISATION/NAME, or a folder"
+    return error(
+        "model-not-found",
+        "The model is named by a web address: vLLM takes a folder or the id of a repository",
+        evidence=(address[:200], "an id has the form ORGANISATION/NAME"),
+        fixes=(Fix(title=title, launch=edit, automatic=edit is not None),),
+    )
+
+
 def _never_an_id(model: Model) -> Finding | None:
     """A name that huggingface.co cannot have, though nobody asked it."""
     first, slash, _ = model.given.partition("/")
@@ -53,13 +75,13 @@ def _never_an_id(model: Model) -> Finding | None:
     if slash and first in RESERVED:
         return report(
             "model-not-found",
-            f"no folder {model.given} here: vLLM will take it for a repository on the hub",
+            f"No folder {model.given} here: vLLM will take it for a repository on the hub",
             evidence=(
                 f"{model.given} is no folder where the launch starts",
                 f"huggingface.co has no organisation {first!r}: that is a page of the site",
             ),
             fixes=(
-                Fix(title="write the folder as an absolute path, or start in the folder that the path is meant from"),
+                Fix(title="Write the folder as an absolute path, or start in the folder that the path is meant from"),
             ),
         )
     if not slash and named:
@@ -73,19 +95,19 @@ def _never_an_id(model: Model) -> Finding | None:
 
 
 def _instead(names: tuple[str, ...]) -> tuple[Fix, ...]:
-    return tuple(Fix(title=f"serve {name}", launch=LaunchEdit(positional=name)) for name in names[:3])
+    return tuple(Fix(title=f"Serve {name}", launch=LaunchEdit(positional=name)) for name in names[:3])
 
 
 def _not_found(model: Model, problem: ModelProblem) -> Finding:
     is_path = problem.detail.startswith("no such folder")
-    title = f"no such model folder: {model.given}" if is_path else f"the hub has no model {model.given}"
+    title = f"No such model folder: {model.given}" if is_path else f"The hub has no model {model.given}"
     if "no revision" in problem.detail:
         title = f"{model.given} has no revision {model.revision}"
     if is_path:
-        hint = Fix(title="write the path as it is on this machine (in a container: as the container sees it)")
+        hint = Fix(title="Write the path as it is on this machine (in a container: as the container sees it)")
     else:
         hint = Fix(
-            title="look the id up on the hub: ORGANISATION/NAME, with capitals, dots and hyphens as they are there"
+            title="Look the id up on the hub: ORGANISATION/NAME, with capitals, dots and hyphens as they are there"
         )
     maybe = (f"near it: {', '.join(model.suggestions)}",) if model.suggestions else ()
     return error(
@@ -103,12 +125,12 @@ def _no_access(model: Model, problem: ModelProblem) -> Finding:
     what = "gated" if problem.kind == "gated" else "private, or its token is refused"
     return error(
         "model-access",
-        f"no access to {model.given}: the repository is {what}",
+        f"No access to {model.given}: the repository is {what}",
         evidence=(problem.detail,),
         fixes=(
-            Fix(title=f"accept the terms on the page of {model.given} with the account that the token belongs to"),
+            Fix(title=f"Accept the terms on the page of {model.given} with the account that the token belongs to"),
             Fix(
-                title="give vLLM a token that may read it: HF_TOKEN, or `hf auth login`",
+                title="Give vLLM a token that may read it: HF_TOKEN, or `hf auth login`",
                 command=("hf", "auth", "login"),
             ),
         ),
@@ -120,26 +142,26 @@ def _unreachable(model: Model, problem: ModelProblem) -> Finding:
     if slash and first in FOLDER_WORDS:
         return error(
             "model-not-found",
-            f"no folder {model.given} here: vLLM takes it for a repository on the hub",
+            f"No folder {model.given} here: vLLM takes it for a repository on the hub",
             evidence=(f"{model.given} is no folder where the launch starts", f"as a repository: {problem.detail}"),
-            fixes=(Fix(title="write the folder as an absolute path"),),
+            fixes=(Fix(title="Write the folder as an absolute path"),),
         )
-    local = Fix(title="download the model where the hub can be reached, and serve the folder")
+    local = Fix(title="Download the model where the hub can be reached, and serve the folder")
     if problem.kind == "not-cached":
         return error(
             "hub-unreachable",
             f"{model.given} is not in the cache, and the hub may not be asked",
             evidence=(problem.detail,),
             fixes=(
-                Fix(title="let vLLM ask the hub", launch=LaunchEdit(env={"HF_HUB_OFFLINE": "0"})),
-                Fix(title="put it into the cache first", command=("hf", "download", model.given)),
+                Fix(title="Let vLLM ask the hub", launch=LaunchEdit(env={"HF_HUB_OFFLINE": "0"})),
+                Fix(title="Put it into the cache first", command=("hf", "download", model.given)),
             ),
         )
     return error(
         "hub-unreachable",
-        f"the hub cannot be reached, and {model.given} is not in the cache",
+        f"The hub cannot be reached, and {model.given} is not in the cache",
         evidence=(problem.detail,),
-        fixes=(Fix(title="check the proxy, the certificates and HF_ENDPOINT, from this machine"), local),
+        fixes=(Fix(title="Check the proxy, the certificates and HF_ENDPOINT, from this machine"), local),
     )
 
 
@@ -182,20 +204,20 @@ def model_files(snapshot: Snapshot) -> Iterator[Finding]:
 def _no_model(model: Model) -> Finding:
     return error(
         "model-files-incomplete",
-        f"there is no model in {model.given}",
+        f"There is no model in {model.given}",
         evidence=(f"neither config.json nor any weights in {model.path or model.given}",),
-        fixes=(Fix(title="give the folder that holds config.json, the weights and the tokenizer"),),
+        fixes=(Fix(title="Give the folder that holds config.json, the weights and the tokenizer"),),
     )
 
 
 def _adapter_as_model(model: Model, launch: Launch | None) -> Finding:
     adapter = model.adapter or LoraAdapter(name="adapter", path=model.given)
     base = adapter.base_model
-    fixes = [Fix(title="merge the adapter into its base model, and serve the result")]
+    fixes = [Fix(title="Merge the adapter into its base model, and serve the result")]
     if base is not None and launch is not None:
         modules = f"{adapter.name}={model.given}"
         edit = LaunchEdit(positional=base, set={"--enable-lora": None, "--lora-modules": modules})
-        fixes.insert(0, Fix(title=f"serve its base model {base} with the adapter", launch=edit))
+        fixes.insert(0, Fix(title=f"Serve its base model {base} with the adapter", launch=edit))
     return error(
         "model-files-incomplete",
         f"{model.given} is a LoRA adapter, not a model",
@@ -251,7 +273,7 @@ def _broken_files(model: Model, problems: tuple[ModelProblem, ...]) -> Finding:
     first = problems[0]
     words = WORDS.get(first.kind, first.kind)
     if first.file == NO_WEIGHTS:
-        title = "the model has no weights"
+        title = "The model has no weights"
     elif len(problems) == 1:
         title = f"{first.file} {words}"
     else:
@@ -267,11 +289,11 @@ def _broken_files(model: Model, problems: tuple[ModelProblem, ...]) -> Finding:
 def _mend(model: Model, problem: ModelProblem) -> tuple[Fix, ...]:
     if problem.kind == "lfs-pointer" and model.path is not None:
         return (
-            Fix(title="fetch what the pointers stand for", command=("git", "-C", model.path, "lfs", "pull")),
-            Fix(title="or download the repository with `hf download`, which needs no git-lfs"),
+            Fix(title="Fetch what the pointers stand for", command=("git", "-C", model.path, "lfs", "pull")),
+            Fix(title="Or download the repository with `hf download`, which needs no git-lfs"),
         )
     if problem.file == "config.json" and problem.kind == "missing":
-        return (Fix(title="serve the folder that holds config.json beside the weights"), Fix(title=DOWNLOAD))
+        return (Fix(title="Serve the folder that holds config.json beside the weights"), Fix(title=DOWNLOAD))
     if model.source is ModelSource.CACHE:
         command = ("hf", "download", model.given, "--force-download")
         return (Fix(title=f"{DOWNLOAD}, over those in the cache", command=command),)
@@ -285,11 +307,11 @@ def _only_gguf(model: Model, launch: Launch | None) -> Iterator[Finding]:
     if kinds == {"gguf"} and not model.given.endswith(".gguf") and asked in (None, "auto"):
         yield warning(
             "model-files-incomplete",
-            "the folder holds GGUF weights only, which vLLM does not look for in a folder",
+            "The folder holds GGUF weights only, which vLLM does not look for in a folder",
             evidence=(f"{len(model.weight_files)} files, {model.weight_files[0].name} the first",),
             fixes=(
-                Fix(title="serve the safetensors weights of this model"),
-                Fix(title="up to vLLM 0.23 name the .gguf file itself; from 0.24 on with vllm-gguf-plugin"),
+                Fix(title="Serve the safetensors weights of this model"),
+                Fix(title="Up to vLLM 0.23 name the .gguf file itself; from 0.24 on with vllm-gguf-plugin"),
             ),
         )
 
@@ -323,13 +345,13 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotKnown("not all files of the model are known: vLLM will download the rest")
     yield error(
         "model-files-incomplete",
-        "the model has no tokenizer files",
+        "The model has no tokenizer files",
         evidence=(
             f"none of tokenizer.json, tokenizer.model, vocab.json, tekken.json, ... in {model.path or model.given}",
         ),
         fixes=(
-            Fix(title="copy the tokenizer's files from the base model into the folder"),
-            Fix(title="or name the base model with `--tokenizer`"),
+            Fix(title="Copy the tokenizer's files from the base model into the folder"),
+            Fix(title="Or name the base model with `--tokenizer`"),
         ),
     )
 
@@ -341,7 +363,7 @@ def _named_tokenizer(model: Model) -> Iterator[Finding]:
             f"{problem.file}: {'no such folder' if problem.kind == 'not-found' else 'no whole tokenizer'}",
             evidence=(problem.detail,),
             fixes=(
-                Fix(title="drop --tokenizer: the model has its own", launch=LaunchEdit(unset=("--tokenizer",))),
-                Fix(title="or name a folder with tokenizer.json and tokenizer_config.json, or an id of the hub"),
+                Fix(title="Drop --tokenizer: the model has its own", launch=LaunchEdit(unset=("--tokenizer",))),
+                Fix(title="Or name a folder with tokenizer.json and tokenizer_config.json, or an id of the hub"),
             ),
         )

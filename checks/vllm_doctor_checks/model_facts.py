@@ -49,7 +49,7 @@ def model_of(snapshot: Snapshot) -> Model:
 def config_of(snapshot: Snapshot) -> ModelConfig:
     """The model's config; raises NotKnown where it could not be read, NotApplicable where the launch overrides it."""
     config = known(model_of(snapshot).config)
-    if snapshot.launch is not None and snapshot.launch.has("--hf-overrides"):
+    if snapshot.launch is not None and any(f.name.partition(".")[0] == "--hf-overrides" for f in snapshot.launch.flags):
         raise NotApplicable("--hf-overrides changes the config")
     return config
 

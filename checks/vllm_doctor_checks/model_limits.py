@@ -93,7 +93,7 @@ def _do_not_fit(config: ModelConfig, what: str) -> Finding:
             f"hidden_size {config.hidden_size}, num_attention_heads {config.num_attention_heads}, "
             f"num_key_value_heads {config.num_key_value_heads}, head_dim {config.head_dim}",
         ),
-        fixes=(Fix(title="take the config.json of the model that the weights are of"),),
+        fixes=(Fix(title="Take the config.json of the model that the weights are of"),),
     )
 
 
@@ -107,18 +107,18 @@ def _no_kernel(text: Mapping[str, Any], snapshot: Snapshot) -> Iterator[Finding]
         return
     yield error(
         "attention-backend",
-        f"the CPU's MLA kernel takes a latent size of {CPU_MLA_SIZE} only; this model has {rank + rope}",
+        f"The CPU's MLA kernel takes a latent size of {CPU_MLA_SIZE} only; this model has {rank + rope}",
         evidence=(
             f"config.json: kv_lora_rank {rank} + qk_rope_head_dim {rope} = {rank + rope}",
             f"vLLM {release.version} for CPU: the server comes up and dies at the first request",
         ),
         fixes=(
             Fix(
-                title="compute attention without the latent cache",
+                title="Compute attention without the latent cache",
                 launch=LaunchEdit(env={"VLLM_MLA_DISABLE": "1"}),
                 automatic=True,
             ),
-            Fix(title="or serve the model on a GPU"),
+            Fix(title="Or serve the model on a GPU"),
         ),
     )
 
@@ -149,8 +149,8 @@ def max_model_len(snapshot: Snapshot) -> Iterator[Finding]:
         f"{FLAG} {asked} is over the {derived} that the model allows",
         evidence=(f"the launch: {FLAG} {launch.value(FLAG)}", f"config.json of {model.given}: {key}"),
         fixes=(
-            Fix(title=f"serve with {FLAG} {derived}", launch=LaunchEdit(set={FLAG: str(derived)}), automatic=True),
-            Fix(title="for a model made to be stretched: its YaRN parameters with --hf-overrides, as its card says"),
+            Fix(title=f"Serve with {FLAG} {derived}", launch=LaunchEdit(set={FLAG: str(derived)}), automatic=True),
+            Fix(title="Or, for a model made to be stretched, give its YaRN parameters by --hf-overrides"),
         ),
     )
 

@@ -29,11 +29,19 @@ FAMILIES = {
 }
 # What `--quantization` reads from a file of its own where config.json has no quantization_config, by method
 # (`get_config_filenames`, the same files); a method that needs one and finds none ends the start.
-NEEDS_FILE = {
+NEEDS_FILE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("awq", "awq_marlin", "auto_awq"), ("quantize_config.json", "quant_config.json")),
     **dict.fromkeys(("gptq", "gptq_marlin", "auto_gptq", "moe_wna16"), ("quantize_config.json",)),
     **dict.fromkeys(("modelopt", "modelopt_fp4"), ("hf_quant_config.json",)),
 }
+# Methods whose settings stand in config.json only: asked for without them, their constructor ends with "missing N
+# required positional arguments" (`get_quant_config` of model_loader/weight_utils.py, tried with 0.32.0).
+NEEDS_CONFIG = ("compressed-tensors", "quark", "torchao", "fbgemm_fp8")
+NEEDS_FILE.update(dict.fromkeys(NEEDS_CONFIG, ()))
+NO_FILE = "and the method reads its settings from nowhere else"
+# Methods that quantize plain weights while they are loaded, by kernels of CUDA, ROCm or XPU builds (tried with 0.32.0
+# for CPU: "static_scaled_fp8_quant() expected at most 0 arguments", "no backend supports the deployment").
+NOT_ON_CPU = frozenset({"fp8", "experts_int8"})
 # Methods that vLLM maps to one of its own although its table does not name them (inc.py; `_normalize...` for ModelOpt).
 ALIASES = {"auto-round": "inc", "intel/auto-round": "inc"}
 # Endings of tensor names that a checkpoint of the method always has in its quantized layers.
@@ -44,7 +52,7 @@ MARKS = {
 }
 PACKED = frozenset({"pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized"})
 DROP = Fix(
-    title=f"drop {FLAG}: vLLM reads the method from the checkpoint", launch=LaunchEdit(unset=(FLAG,)), automatic=True
+    title=f"Drop {FLAG}: vLLM reads the method from the checkpoint", launch=LaunchEdit(unset=(FLAG,)), automatic=True
 )
 
 
@@ -67,7 +75,7 @@ def quantization(snapshot: Snapshot) -> Iterator[Finding]:
     unknown = tuple(_unknown(method, asked, release, snapshot))
     yield from unknown
     if not unknown:
-        yield from _mismatch(model, method, asked)
+        yield from _mismatch(model, method, asked, snapshot)
     if method is not None:
         yield from _only_a_label(model, config, method)
 
@@ -80,7 +88,9 @@ def _unknown(method: str | None, asked: str | None, release: Release, snapshot: 
         if name is None or name in release.quantization or (where == "config.json" and name == asked):
             continue
         report = warning if plugins else error
-        drop = (Fix(title=f"drop {FLAG}", launch=LaunchEdit(unset=(FLAG,))),) if where == FLAG else ()
+        drop = (
+            (Fix(title=f"Drop {FLAG}", launch=LaunchEdit(unset=_with_loader(name, snapshot))),) if where == FLAG else ()
+        )
         yield report(
             "quantization-unsupported",
             f"vLLM {release.version} has no quantization method {name!r}",
@@ -93,9 +103,15 @@ def _unknown(method: str | None, asked: str | None, release: Release, snapshot: 
             fixes=(
                 *drop,
                 *_ways_out(name),
-                Fix(title="serve a checkpoint that is quantized with one of these methods"),
+                Fix(title="Serve a checkpoint that is quantized with one of these methods"),
             ),
         )
+
+
+def _with_loader(name: str, snapshot: Snapshot) -> tuple[str, ...]:
+    """The flag, and `--load-format` where it names the same method, which has no loader then."""
+    same = snapshot.launch is not None and snapshot.launch.value("--load-format") == name
+    return (FLAG, "--load-format") if same else (FLAG,)
 
 
 def _history(name: str) -> tuple[str, ...]:
@@ -110,15 +126,15 @@ PLUGINS = {"gguf": "vllm-gguf-plugin", "bitsandbytes": "vllm-bnb-plugin"}
 
 def _ways_out(name: str) -> tuple[Fix, ...]:
     if plugin := PLUGINS.get(name):
-        return (Fix(title=f"install {plugin}, where {name} lives now", command=("pip", "install", plugin)),)
+        return (Fix(title=f"Install {plugin}, where {name} lives now", command=("pip", "install", plugin)),)
     return ()
 
 
-def _mismatch(model: Model, method: str | None, asked: str | None) -> Iterator[Finding]:
+def _mismatch(model: Model, method: str | None, asked: str | None, snapshot: Snapshot) -> Iterator[Finding]:
     if asked is None:
         return
     if method is None:
-        yield from _not_quantized(model, asked)
+        yield from _not_quantized(model, asked, snapshot)
         return
     family = FAMILIES.get(method)
     judged = asked in FAMILIES or any(asked in f for f in FAMILIES.values())
@@ -132,8 +148,16 @@ def _mismatch(model: Model, method: str | None, asked: str | None) -> Iterator[F
     )
 
 
-def _not_quantized(model: Model, asked: str) -> Iterator[Finding]:
+def _not_quantized(model: Model, asked: str, snapshot: Snapshot) -> Iterator[Finding]:
     files = NEEDS_FILE.get(asked)
+    if snapshot.platform == "cpu" and asked in NOT_ON_CPU:
+        yield error(
+            "quantization-unsupported",
+            f"{FLAG} {asked} quantizes while loading, by kernels that a CPU build does not have",
+            evidence=(f"the launch: {FLAG} {asked}", "config.json has no quantization_config"),
+            fixes=(DROP,),
+        )
+        return
     if files is None or set(files) & set(model.quantization_files):
         return
     if model.source is ModelSource.NOWHERE:
@@ -145,11 +169,11 @@ def _not_quantized(model: Model, asked: str) -> Iterator[Finding]:
         f"{FLAG} {asked}, but the checkpoint is not quantized",
         evidence=(
             "config.json has no quantization_config",
-            f"and there is no {' or '.join(files)} in {model.path or model.given}",
+            f"and there is no {' or '.join(files)} in {model.path or model.given}" if files else NO_FILE,
         ),
         fixes=(
             DROP,
-            Fix(title=f"or serve a checkpoint that is quantized with {asked}"),
+            Fix(title=f"Or serve a checkpoint that is quantized with {asked}"),
         ),
     )
 
@@ -174,8 +198,8 @@ def _only_a_label(model: Model, config: ModelConfig, method: str) -> Iterator[Fi
             f"none of {len(model.tensor_names)} tensors ends with {', '.join(marks[:3])}; dtypes: {', '.join(dtypes)}",
         ),
         fixes=(
-            Fix(title=f"take weights that are quantized with {method}"),
-            Fix(title="or take quantization_config out of config.json, if the weights are meant to be plain"),
+            Fix(title=f"Take weights that are quantized with {method}"),
+            Fix(title="Or take quantization_config out of config.json, if the weights are meant to be plain"),
         ),
     )
 

@@ -36,7 +36,7 @@ ROPE_TYPES = frozenset(
 OTHER_ROPE_TYPES = frozenset({"axial", "rope", "rope_2d", "rope_3d", "1d", "xdrope"})
 TRUST = "--trust-remote-code"
 READ_FIRST = Fix(
-    title="read the repository's Python files, then allow them: vLLM will run them",
+    title="Read the repository's Python files, then allow them: vLLM will run them",
     launch=LaunchEdit(set={TRUST: None}),
 )
 
@@ -78,7 +78,11 @@ def _needs_own_code(config: ModelConfig, release: Release, snapshot: Snapshot) -
         yield f"{', '.join(config.architectures)}: not among the architectures of vLLM {release.version}"
 
 
-@check("architecture", causes=("model-arch-unsupported", "transformers-mismatch"), needs=("model",))
+@check(
+    "architecture",
+    causes=("model-arch-unsupported", "transformers-mismatch", "model-files-incomplete"),
+    needs=("model",),
+)
 def architecture(snapshot: Snapshot) -> Iterator[Finding]:
     """This vLLM, or the transformers beside it, does not know the model's architecture.
 
@@ -150,7 +154,7 @@ def _no_architecture(config: ModelConfig, release: Release, snapshot: Snapshot) 
         "model-arch-unsupported",
         "config.json names no architecture",
         evidence=(f"architectures: none; model_type: {kind or 'none'}", "vLLM cannot tell which model this is"),
-        fixes=(Fix(title="take the config.json of the original repository"),),
+        fixes=(Fix(title="Take the config.json of the original repository"),),
     )
 
 
@@ -181,7 +185,7 @@ def _unknown_architecture(model: Model, config: ModelConfig, release: Release, s
             kind,
             *maybe,
         ),
-        fixes=(*_upgrades(config, release), Fix(title="serve a model of a supported architecture")),
+        fixes=(*_upgrades(config, release), Fix(title="Serve a model of a supported architecture")),
     )
 
 
@@ -196,12 +200,12 @@ def _own_code_without_base(config: ModelConfig, release: Release, snapshot: Snap
         return
     yield error(
         "model-arch-unsupported",
-        f"the model's own code has no AutoModel, which vLLM {release.version} asks for",
+        f"The model's own code has no AutoModel, which vLLM {release.version} asks for",
         evidence=(
             f"{', '.join(config.architectures)}: not among the architectures of vLLM {release.version}",
             f"config.json: auto_map names {', '.join(config.auto_map[:6])}, and no AutoModel",
         ),
-        fixes=(Fix(title="add the base model to auto_map, if the code has one that supports attention interfaces"),),
+        fixes=(Fix(title="Add the base model to auto_map, if the code has one that supports attention interfaces"),),
     )
 
 
@@ -219,10 +223,10 @@ def _upgrades(config: ModelConfig, release: Release) -> tuple[Fix, ...]:
     for name in config.architectures:
         for span in architecture_history(name):
             if Version(span.first) > Version(release.version):
-                title = f"vLLM {span.first} is the first release with {name}"
+                title = f"Install vLLM {span.first} or newer: it is the first release with {name}"
                 return (Fix(title=title, command=("pip", "install", f"vllm>={span.first}")),)
             if span.last is not None and Version(span.last) < Version(release.version):
-                title = f"vLLM {span.last} is the last release with {name}"
+                title = f"Install vLLM {span.last}: it is the last release with {name}"
                 return (Fix(title=title, command=("pip", "install", f"vllm=={span.last}")),)
     return ()
 
@@ -232,6 +236,8 @@ def _unknown_type(config: ModelConfig, release: Release, snapshot: Snapshot) -> 
     from vllm_doctor import transformers_releases
 
     kind, installed = config.model_type, transformers_version(snapshot)
+    if kind is None and installed is not None:
+        yield from _no_type(config, installed)
     if kind is None or reads_itself(kind, release) or installed is None or "AutoConfig" in config.auto_map:
         return
     first = transformers_releases.first_with_model_type(kind)
@@ -246,10 +252,34 @@ def _unknown_type(config: ModelConfig, release: Release, snapshot: Snapshot) -> 
         ),
         fixes=(
             Fix(
-                title=f"install transformers {first} or later, as far as this vLLM allows it",
+                title=f"Install transformers {first} or later, as far as this vLLM allows it",
                 command=("pip", "install", f"transformers>={first}"),
             ),
         ),
+    )
+
+
+def _no_type(config: ModelConfig, installed: str) -> Iterator[Finding]:
+    """transformers 5 `AutoConfig.from_pretrained`; those before it guessed the type from the name of the folder.
+
+    vLLM 0.32 `transformers_utils/config.py` fills it for speculators and for some architectures of code of their own.
+    """
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        guesses = Version(installed) < Version("5")
+    except InvalidVersion:
+        return
+    if guesses or config.remote_code or "speculators_config" in config.whole():
+        return
+    yield error(
+        "model-files-incomplete",
+        "config.json has no model_type",
+        evidence=(
+            f"config.json: architectures {', '.join(config.architectures)}, model_type: none",
+            f"transformers {installed} ends with: Should have a `model_type` key in its config.json",
+        ),
+        fixes=(Fix(title="Take the config.json of the original repository"),),
     )
 
 
@@ -270,7 +300,7 @@ def _unknown_rope(config: ModelConfig, release: Release) -> Iterator[Finding]:
             f"known: {', '.join(sorted(ROPE_TYPES))}",
         ),
         fixes=(
-            Fix(title="take the rope_scaling of the original repository's config.json"),
-            Fix(title="or give the one that the model was trained with by --hf-overrides"),
+            Fix(title="Take the rope_scaling of the original repository's config.json"),
+            Fix(title="Or give the one that the model was trained with by --hf-overrides"),
         ),
     )

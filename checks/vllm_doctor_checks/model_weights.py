@@ -35,7 +35,7 @@ STACKS = frozenset(
     }
 )  # fmt: skip
 WEIGHTS = frozenset({"weight", "qweight", "weight_packed", "weight_scale", "scales", "blocks"})
-AGAIN = Fix(title="download the weights again, or save the checkpoint again with all its layers")
+AGAIN = Fix(title="Download the weights again, or save the checkpoint again with all its layers")
 
 
 @check("model-tensors", causes=("model-files-incomplete",), needs=("model",))
@@ -56,6 +56,9 @@ def model_tensors(snapshot: Snapshot) -> Iterator[Finding]:
         return
     if incomplete := _incomplete_layers(layers):
         yield incomplete
+        return
+    if beyond := _layers_beyond(layers, config):
+        yield beyond
         return
     if misfits := tuple(_misfits(shapes, layers, config)):
         yield _wrong_shapes(model, misfits)
@@ -108,6 +111,23 @@ def _missing_layers(layers: Mapping[int, set[str]], config: ModelConfig) -> Find
     )
 
 
+def _layers_beyond(layers: Mapping[int, set[str]], config: ModelConfig) -> Finding | None:
+    """Layers that the config does not count: vLLM has no module for them, and the load ends.
+
+    Checkpoints with layers for drafting (MTP) have other architectures than those that are compared here.
+    """
+    count = config.num_hidden_layers
+    if not layers or count is None or max(layers) < count:
+        return None
+    beyond = sorted(number for number in layers if number >= count)
+    return error(
+        "model-files-incomplete",
+        f"The weights have {len(layers)} layers, and config.json counts {count}",
+        evidence=(f"config.json: num_hidden_layers {count}", f"in the headers besides: layer {_listed(beyond)}"),
+        fixes=(Fix(title="Take the config.json that belongs to the weights"), AGAIN),
+    )
+
+
 def _listed(numbers: list[int]) -> str:
     return ", ".join(str(n) for n in numbers[:8]) + (", ..." if len(numbers) > 8 else "")
 
@@ -121,7 +141,7 @@ def _incomplete_layers(layers: Mapping[int, set[str]]) -> Finding | None:
     number, gone = next(iter(lacking.items()))
     return error(
         "model-files-incomplete",
-        f"layer {number} lacks {', '.join(gone[:4])}" if len(lacking) == 1 else f"{len(lacking)} layers lack tensors",
+        f"Layer {number} lacks {', '.join(gone[:4])}" if len(lacking) == 1 else f"{len(lacking)} layers lack tensors",
         evidence=(
             f"layers of this architecture are all alike; layer {number} has no {', '.join(gone[:8])}",
             "vLLM loads this without a word, and the missing tensors hold no trained weights",
@@ -184,8 +204,8 @@ def _wrong_shapes(model: Model, misfits: tuple[tuple[str, tuple[int, ...], tuple
         f"config.json and the weights are of different models: {name} is {_by(found)}, the config says {_by(wanted)}",
         evidence=tuple(f"{n}: {_by(f)} in the file; config.json: {_by(w)} ({why})" for n, f, w, why in misfits[:6]),
         fixes=(
-            Fix(title=f"take the config.json that belongs to the weights in {model.path or model.given}"),
-            Fix(title="download both again from one repository and one revision"),
+            Fix(title=f"Take the config.json that belongs to the weights in {model.path or model.given}"),
+            Fix(title="Download both again from one repository and one revision"),
         ),
     )
 

@@ -64,7 +64,8 @@ def socket_interface(snapshot: Snapshot) -> Iterator[Finding]:
     named = {name: value for name in (GLOO, NCCL) if (value := snapshot.variables.get(name))}
     if not named:
         raise NotApplicable(f"neither {GLOO} nor {NCCL} is set")
-    if Sizes(launch).here <= 1 and (launch.number("--nnodes") or 1) <= 1:
+    alone = Sizes(launch).here <= 1 and (launch.number("--nnodes") or 1) <= 1
+    if alone and (snapshot.platform != "cpu" or GLOO not in named):
         raise NotApplicable("the launch has one worker, which talks to nobody")
     present = known(host.network_interfaces)
     for name, value in named.items():

@@ -100,12 +100,12 @@ def _too_many(snapshot: Snapshot, launch: Launch, sizes: Sizes, count: int, vari
     fitting = _fitting(snapshot, count // rest) if rest <= count else None
     if fitting is not None and fitting < sizes.tensor:
         edit = LaunchEdit(set={"--tensor-parallel-size": str(fitting)})
-        fixes.append(Fix(title=f"use {fitting} GPUs: --tensor-parallel-size {fitting}", launch=edit, automatic=True))
+        fixes.append(Fix(title=f"Lower the tensor parallel size to {fitting}", launch=edit, automatic=True))
     elif count and sizes.pipeline > 1 and sizes.tensor * sizes.data <= count:
         edit = LaunchEdit(unset=("--pipeline-parallel-size",))
-        fixes.append(Fix(title="leave pipeline parallelism out", launch=edit, automatic=True))
-    fixes.append(Fix(title="make more GPUs visible, or spread the launch over machines (--nnodes, ray)"))
-    title = f"the launch asks for {sizes.here} GPUs, and vLLM will see {count}"
+        fixes.append(Fix(title="Leave pipeline parallelism out", launch=edit, automatic=True))
+    fixes.append(Fix(title="Make more GPUs visible, or spread the launch over machines (--nnodes, ray)"))
+    title = f"The launch asks for {sizes.here} GPUs, and vLLM will see {count}"
     return error("gpu-count", title, evidence=tuple(evidence), fixes=tuple(fixes))
 
 
@@ -123,7 +123,8 @@ def _heads(snapshot: Snapshot) -> int | None:
 def _numa_nodes(snapshot: Snapshot, sizes: Sizes) -> Iterator[Finding]:
     """A NUMA node for each worker, unless the threads are bound by hand.
 
-    SOURCE: vllm/utils/ompmultiprocessing.py, 0.32.0 (`Not enough allowed NUMA nodes to bind threads`).
+    SOURCE: vllm/utils/ompmultiprocessing.py, 0.32.0 (`Not enough allowed NUMA nodes to bind threads`). It counts the
+    workers of one replica: data parallel replicas share the nodes (tried with two on one node).
     """
     values = variables(snapshot)
     if values.get("VLLM_CPU_OMP_THREADS_BIND") not in (None, "auto") or "VLLM_CPU_SIM_MULTI_NUMA" in values:
@@ -132,18 +133,18 @@ def _numa_nodes(snapshot: Snapshot, sizes: Sizes) -> Iterator[Finding]:
     if not host.memory_nodes:
         raise NotKnown("the NUMA nodes of this host are not known")
     nodes = len(host.memory_nodes)
-    if sizes.here <= nodes:
+    if sizes.world <= nodes:
         return
-    fixes = [Fix(title="leave the parallel sizes out", launch=LaunchEdit(unset=_given_sizes(snapshot)), automatic=True)]
-    if isinstance(host.cpu_count, int) and host.cpu_count >= sizes.here:
-        bind = "|".join(str(core) for core in range(sizes.here))
+    fixes = [Fix(title="Leave the parallel sizes out", launch=LaunchEdit(unset=_given_sizes(snapshot)), automatic=True)]
+    if isinstance(host.cpu_count, int) and host.cpu_count >= sizes.world:
+        bind = "|".join(str(core) for core in range(sizes.world))
         edit = LaunchEdit(env={"VLLM_CPU_OMP_THREADS_BIND": bind})
-        fixes.append(Fix(title="or bind each worker's threads to cores of its own", launch=edit))
+        fixes.append(Fix(title="Or bind each worker's threads to cores of its own", launch=edit))
     yield error(
         "gpu-count",
-        f"the launch asks for {sizes.here} CPU workers, and this host has {nodes} NUMA node{'s' * (nodes != 1)}",
+        f"The launch asks for {sizes.world} CPU workers, and this host has {nodes} NUMA node{'s' * (nodes != 1)}",
         evidence=(
-            f"{sizes.shown} = {sizes.here} workers",
+            f"{sizes.shown}: {sizes.world} workers a replica",
             f"NUMA nodes: {nodes}",
             "VLLM_CPU_OMP_THREADS_BIND is not set",
         ),
@@ -197,7 +198,7 @@ def _undivided(snapshot: Snapshot, heads: int, sizes: Sizes) -> Finding:
             f"--tensor-parallel-size {sizes.tensor}; num_attention_heads {heads} in config.json",
             f"possible sizes: {', '.join(divisors)}",
         ),
-        fixes=(Fix(title=f"--tensor-parallel-size {smaller}", launch=edit, automatic=True),),
+        fixes=(Fix(title=f"Use --tensor-parallel-size {smaller}", launch=edit, automatic=True),),
     )
 
 
@@ -208,7 +209,7 @@ def _too_few_layers(layers: int, sizes: Sizes) -> Finding:
         evidence=(f"--pipeline-parallel-size {sizes.pipeline}; num_hidden_layers {layers} in config.json",),
         fixes=(
             Fix(
-                title=f"use at most {layers} stages",
+                title=f"Use at most {layers} stages",
                 launch=LaunchEdit(set={"--pipeline-parallel-size": str(layers)}),
                 automatic=True,
             ),
@@ -228,7 +229,7 @@ def _experts(snapshot: Snapshot, launch: Launch, sizes: Sizes) -> Iterator[Findi
             evidence=("--enable-expert-parallel", f"{sizes.shown}; no key of config.json is about experts"),
             fixes=(
                 Fix(
-                    title="drop --enable-expert-parallel",
+                    title="Drop --enable-expert-parallel",
                     launch=LaunchEdit(unset=("--enable-expert-parallel",)),
                     automatic=True,
                 ),

@@ -5,7 +5,8 @@ from pathlib import PurePath
 
 from vllm_doctor import releases
 from vllm_doctor.check import NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Environment, Host, VllmBuild
+from vllm_doctor.facts import Environment, Host, Unknown, VllmBuild
+from vllm_doctor.facts.environment import TOO_OLD_PYTHON
 from vllm_doctor.finding import Finding, Fix, error, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks import damaged, requirements
@@ -17,7 +18,7 @@ OLDEST_PYTHON = (3, 8)
 NEWEST_PYTHON = (3, 14)
 
 
-@check("python-version", causes=("python-unsupported",), needs=("environment",))
+@check("python-version", causes=("python-unsupported",), needs=())
 def python_version(snapshot: Snapshot) -> Iterator[Finding]:
     """This Python is not among those that vLLM supports.
 
@@ -25,13 +26,30 @@ def python_version(snapshot: Snapshot) -> Iterator[Finding]:
     Python that is too new or too old it takes an old release of vLLM, or finds "no matching distribution".
     Fix: make an environment with a supported Python, 3.12 for example.
     """
+    unread = snapshot.environment
+    if isinstance(unread, Unknown):
+        yield from _too_old_to_be_read(snapshot, unread)
+        return
     environment = requirements.examined(snapshot)
     if environment.vllm is not None:
         yield from _outside(environment, environment.vllm)
         return
     if snapshot.launch is None:
-        raise NotApplicable("vLLM is not installed, and no launch needs it")
+        raise NotApplicable(requirements.absence(environment))
     yield from _installable(environment)
+
+
+def _too_old_to_be_read(snapshot: Snapshot, unread: Unknown) -> Iterator[Finding]:
+    if not unread.reason.endswith(TOO_OLD_PYTHON):
+        raise NotKnown(unread.reason)
+    if snapshot.launch is None or snapshot.launch.docker is not None:
+        raise NotApplicable("no launch needs this Python")
+    yield error(
+        "python-unsupported",
+        "This Python is too old: no release of vLLM ever supported it",
+        evidence=(unread.reason, "vLLM releases are for Python 3.8 to 3.14, current ones for 3.11 to 3.14"),
+        fixes=(_other_python(),),
+    )
 
 
 def _outside(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
@@ -40,7 +58,9 @@ def _outside(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
     if not requires and (released := releases.release(build.version or "")) is not None:
         requires = released.requires_python
     if not requires:
-        raise NotKnown("which Pythons this vLLM supports is not known: its metadata is missing")
+        raise NotKnown(
+            "which Pythons this vLLM supports is not known: its metadata is not at hand, and it is no known release"
+        )
     if requirements.satisfies(environment.python_version, requires):
         return
     who = f"vllm {build.version or ''}".rstrip()
@@ -106,7 +126,7 @@ def glibc(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _installed_and_failing(environment, host)
         return
     if snapshot.launch is None:
-        raise NotApplicable("vLLM is not installed, and no launch needs it")
+        raise NotApplicable(requirements.absence(environment))
     yield from _no_wheel(host)
 
 

@@ -58,8 +58,15 @@ def vllm_of(snapshot: Snapshot) -> tuple[Environment, VllmBuild]:
     """The environment and the vLLM in it; raises NotApplicable where there is none."""
     environment = examined(snapshot)
     if environment.vllm is None:
-        raise NotApplicable(f"vLLM is not installed in the environment of {environment.python}")
+        raise NotApplicable(absence(environment))
     return environment, environment.vllm
+
+
+def absence(environment: Environment) -> str:
+    """Why a check of the installed vLLM does not apply where none is known of: a report may leave it out."""
+    if environment.complete:
+        return f"vLLM is not installed in the environment of {environment.python}"
+    return f"what is known of the environment of {environment.python} names no vLLM"
 
 
 def own_distribution(environment: Environment) -> Distribution | None:
@@ -183,7 +190,7 @@ def pin_of(environment: Environment, target: str) -> Edge | None:
         return declared(own, environment, target)
     pins = _released_pins(environment)
     if pins is None:
-        raise NotKnown("what this vLLM requires is not known: its metadata is missing, and it is no known release")
+        raise NotKnown("what this vLLM requires is not known: its metadata is not at hand, and it is no known release")
     if target not in pins:
         return None
     build = environment.vllm
@@ -202,12 +209,21 @@ def _released_pins(environment: Environment) -> Mapping[str, str] | None:
     build = environment.vllm
     if build is None or build.version is None or build.platform not in ("cuda", "cpu"):
         return None
-    if environment.markers.get("platform_machine") != "x86_64":
+    if environment.markers.get("platform_machine") != "x86_64" or not is_published(build.version):
         return None
     from vllm_doctor import releases
 
     released = releases.release(build.version)
     return released.pins if released is not None and released.pins else None
+
+
+def is_published(text: str) -> bool:
+    """Whether a wheel of this version was published by vLLM; `0.10.1.1+381074ae.nv25.09` is somebody's own build.
+
+    NVIDIA's containers build vLLM for a torch of their own, as do development and ROCm builds.
+    """
+    local = text.partition("+")[2]
+    return ".dev" not in text and (not local or local == "cpu" or (local[:2] == "cu" and local[2:].isdecimal()))
 
 
 def refuse_incomplete(environment: Environment) -> None:

@@ -41,8 +41,8 @@ def fix(snapshot: Snapshot, why: str) -> Fix | None:
     environment = snapshot.environment
     if devices.in_container(snapshot):
         image = f"vllm/vllm-openai:v{found.version}"
-        return Fix(title=f"or run vLLM {found.version}, {why}: the image {image}", command=("docker", "pull", image))
-    title = f"or run vLLM {found.version}, {why}"
+        return Fix(title=f"Or run vLLM {found.version}, {why}: the image {image}", command=("docker", "pull", image))
+    title = f"Or run vLLM {found.version}, {why}"
     if not isinstance(environment, Environment):
         return Fix(title=title)
     return Fix(title=title, command=installers.install(environment, f"vllm=={found.version}"))

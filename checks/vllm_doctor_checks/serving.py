@@ -52,10 +52,10 @@ def port_taken(snapshot: Snapshot) -> Iterator[Finding]:
     evidence = tuple(_holder_lines(port, holder, server))
     who = _who(holder, server)
     if server is not None and _shares(snapshot):
-        title = f"port {port} is taken by {who}: requests will reach either server at random"
+        title = f"Port {port} is taken by {who}: requests will reach either server at random"
         yield warning("port-in-use", title, evidence=evidence, fixes=fixes)
         return
-    yield error("port-in-use", f"port {port} is taken by {who}", evidence=evidence, fixes=fixes)
+    yield error("port-in-use", f"Port {port} is taken by {who}", evidence=evidence, fixes=fixes)
 
 
 def _host_port(launch: Launch) -> int:
@@ -126,14 +126,14 @@ def _port_fixes(
     fixes = []
     if free is not None and launch.docker is None:
         edit = LaunchEdit(set={"--port": str(free)})
-        fixes.append(Fix(title=f"listen on port {free}, which is free", launch=edit, automatic=True))
+        fixes.append(Fix(title=f"Listen on port {free}, which is free", launch=edit, automatic=True))
     elif free is not None:
         fixes.append(
-            Fix(title=f"publish another port of this host: -p {free}:{launch.number('--port') or DEFAULT_PORT}")
+            Fix(title=f"Publish another port of this host: -p {free}:{launch.number('--port') or DEFAULT_PORT}")
         )
     pid = server.pid if server is not None else holder.pid if holder is not None else None
     if pid is not None:
-        fixes.append(Fix(title="stop the process that holds it, if it is not needed", command=("kill", str(pid))))
+        fixes.append(Fix(title="Stop the process that holds it, if it is not needed", command=("kill", str(pid))))
     return tuple(fixes)
 
 
@@ -160,9 +160,9 @@ def container_port(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotKnown("the container publishes a range of ports")
     yield warning(
         "connection-refused",
-        f"port {port} of the container is not published: clients outside of it cannot connect",
+        f"Port {port} of the container is not published: clients outside of it cannot connect",
         evidence=(f"the server listens on port {port} inside the container", f"ports published: {published}"),
-        fixes=(Fix(title=f"add -p {port}:{port} to {docker.program} run, before the image"),),
+        fixes=(Fix(title=f"Add -p {port}:{port} to {docker.program} run, before the image"),),
     )
 
 
@@ -180,12 +180,12 @@ def servers_running(snapshot: Snapshot) -> Iterator[Finding]:
         age = server.age_seconds if isinstance(server.age_seconds, float | int) else None
         evidence = (f"pid {server.pid}: {server.command}", f"port {server.port or 'unknown'}, {_age(age)}")
         if server.listening is False and age is not None and age > LOADING_SECONDS:
-            title = f"the vLLM server with pid {server.pid} was started {_age(age)} and does not listen yet"
-            fix = Fix(title="look into its log; stop it if it hangs", command=("kill", str(server.pid)))
+            title = f"The vLLM server with pid {server.pid} was started {_age(age)} and does not listen yet"
+            fix = Fix(title="Look into its log; stop it if it hangs", command=("kill", str(server.pid)))
             yield warning("connection-refused", title, evidence=evidence, fixes=(fix,))
         elif snapshot.launch is not None and snapshot.platform != "cpu":
-            title = f"a vLLM server{f' of {server.model}' if server.model else ''} already runs here (pid {server.pid})"
-            fix = Fix(title="stop it, if this launch is to replace it", command=("kill", str(server.pid)))
+            title = f"A vLLM server{f' of {server.model}' if server.model else ''} already runs here (pid {server.pid})"
+            fix = Fix(title="Stop it, if this launch is to replace it", command=("kill", str(server.pid)))
             yield info("gpu-busy", title, evidence=evidence, fixes=(fix,))
 
 
@@ -220,21 +220,21 @@ def server_answer(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 FAILURES = {
-    "refused": ("connection-refused", "nothing listens at {url}"),
-    "name": ("connection-refused", "the host name in {url} is not known"),
+    "refused": ("connection-refused", "Nothing listens at {url}"),
+    "name": ("connection-refused", "The host name in {url} is not known"),
     "timeout": ("connection-timeout", "{url} does not answer in time"),
-    "unreachable": ("connection-timeout", "there is no route to {url}"),
-    "tls": ("endpoint-wrong", "no TLS connection to {url} can be made"),
-    "not-http": ("endpoint-wrong", "what listens at {url} does not speak HTTP"),
+    "unreachable": ("connection-timeout", "There is no route to {url}"),
+    "tls": ("endpoint-wrong", "No TLS connection to {url} can be made"),
+    "not-http": ("endpoint-wrong", "What listens at {url} does not speak HTTP"),
 }
 
 FAILURE_FIXES = {
-    "refused": "check host and port; a vLLM server refuses connections until its model is loaded, which takes minutes",
-    "name": "check the spelling of the host name, or use its address",
-    "timeout": "check firewall, route and proxy between here and the server",
-    "unreachable": "check firewall, route and proxy between here and the server",
-    "tls": "use http:// for a server without --ssl-certfile; else trust its certificate (SSL_CERT_FILE)",
-    "not-http": "check the port: it belongs to another program",
+    "refused": "Check host and port; a vLLM server refuses connections until its model is loaded, which takes minutes",
+    "name": "Check the spelling of the host name, or use its address",
+    "timeout": "Check firewall, route and proxy between here and the server",
+    "unreachable": "Check firewall, route and proxy between here and the server",
+    "tls": "Use http:// for a server without --ssl-certfile; else trust its certificate (SSL_CERT_FILE)",
+    "not-http": "Check the port: it belongs to another program",
 }
 
 
@@ -259,19 +259,19 @@ def _answered(answer: ServerAnswer) -> Finding | None:
         return error("endpoint-wrong", title, evidence=evidence, fixes=(fix,))
     if statuses[1] in (401, 403):
         fix = Fix(
-            title="enter the server's key (its --api-key or VLLM_API_KEY) in the client", settings={"API key": "***"}
+            title="Enter the server's key (its --api-key or VLLM_API_KEY) in the client", settings={"API key": "***"}
         )
         return info("auth", f"{answer.url} asks for an API key", evidence=evidence, fixes=(fix,))
     if answer.health_status in (502, 504):
-        title = f"a proxy at {answer.url} cannot reach the server behind it"
-        fix = Fix(title="see whether the server behind the proxy runs, and where the proxy sends requests")
+        title = f"A proxy at {answer.url} cannot reach the server behind it"
+        fix = Fix(title="See whether the server behind the proxy runs, and where the proxy sends requests")
         return error("connection-timeout", title, evidence=evidence, fixes=(fix,))
     if answer.version is not None and answer.health_status in (500, 503):
-        fix = Fix(title="read the server's log from the first error on, and start it again")
-        return error("engine-dead", f"the engine behind {answer.url} is dead", evidence=evidence, fixes=(fix,))
+        fix = Fix(title="Read the server's log from the first error on, and start it again")
+        return error("engine-dead", f"The engine behind {answer.url} is dead", evidence=evidence, fixes=(fix,))
     if statuses[1] == 404 or (statuses[1] == 200 and isinstance(answer.models, Unknown)):
         fix = Fix(
-            title="give the address that /v1 lies below, e.g. http://HOST:8000, with the proxy's path if there is one"
+            title="Give the address that /v1 lies below, e.g. http://HOST:8000, with the proxy's path if there is one"
         )
         title = f"{answer.url} serves no list of models below /v1: it is no OpenAI-compatible server"
         return error("endpoint-wrong", title, evidence=evidence, fixes=(fix,))

@@ -4,7 +4,7 @@ import re
 from pathlib import PurePath
 
 from vllm_doctor.check import NotKnown
-from vllm_doctor.facts import Environment, Extension, Unknown
+from vllm_doctor.facts import Environment, Extension, TorchBuild, Unknown
 from vllm_doctor_checks.requirements import normalised
 
 # Length-prefixed namespaces of a mangled C++ name (Itanium C++ ABI, <source-name>): at::, c10::, torch::, caffe2::; and
@@ -23,6 +23,22 @@ def extensions_of(environment: Environment, owner: str) -> tuple[Extension, ...]
     if isinstance(environment.extensions, Unknown):
         return ()
     return tuple(e for e in environment.extensions if normalised(e.owner) == owner)
+
+
+def torch_for_another_platform(environment: Environment) -> TorchBuild | None:
+    """The torch without CUDA beside a CUDA build of vLLM; None where they go together or vLLM's platform is not known.
+
+    It lacks whatever the kernels of vLLM, flash-attn and torchvision need, so it is the one root cause of all that.
+    """
+    build, torch = environment.vllm, environment.torch
+    if build is None or torch is None or build.platform != "cuda" or torch.platform == "cuda":
+        return None
+    return torch
+
+
+def vllm_lacks_torch(environment: Environment) -> bool:
+    """Whether vLLM's modules ask for what this torch does not have: then torch is the one root cause."""
+    return any(torch_symbols(e) or torch_libraries(e) for e in extensions_of(environment, "vllm"))
 
 
 def refuse_unjudged(environment: Environment, owner: str) -> None:

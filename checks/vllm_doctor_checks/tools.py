@@ -49,9 +49,9 @@ def _not_enabled(parser: str) -> Finding:
     edit = LaunchEdit(set={"--enable-auto-tool-choice": None})
     return warning(
         "tools-not-enabled",
-        "a tool parser is named, but tool calls are not switched on",
+        "A tool parser is named, but tool calls are not switched on",
         evidence=(f"--tool-call-parser {parser} is given", "--enable-auto-tool-choice is not"),
-        fixes=(Fix(title="add --enable-auto-tool-choice", launch=edit, automatic=True),),
+        fixes=(Fix(title="Add --enable-auto-tool-choice", launch=edit, automatic=True),),
     )
 
 
@@ -88,9 +88,9 @@ def _missing_tokens(snapshot: Snapshot, launch: Launch, model: Model, parser: st
 def _parser_fixes(snapshot: Snapshot, wrong: str) -> tuple[Fix, ...]:
     names = [name for name in _fitting(snapshot) if name != wrong]
     if not names:
-        return (Fix(title="name the parser of the model's family with --tool-call-parser"),)
+        return (Fix(title="Name the parser of the model's family with --tool-call-parser"),)
     edit = LaunchEdit(set={"--tool-call-parser": names[0]})
-    return (Fix(title=f"use the parser that reads this model's format: {names[0]}", launch=edit, automatic=True),)
+    return (Fix(title=f"Use the parser that reads this model's format: {names[0]}", launch=edit, automatic=True),)
 
 
 def _template(model: Model, parser: str) -> Iterator[Finding]:
@@ -105,9 +105,9 @@ def _template(model: Model, parser: str) -> Iterator[Finding]:
     if not template.uses_tools:
         yield warning(
             "tool-parser-wrong",
-            "the chat template never reads the tools: the model will not learn of them",
+            "The chat template never reads the tools: the model will not learn of them",
             evidence=(f"template: {template.source}", "`tools` does not occur in it"),
-            fixes=(Fix(title="name a template that knows tools: --chat-template FILE (vLLM's examples/ has some)"),),
+            fixes=(Fix(title="Name a template that knows tools: --chat-template FILE (vLLM's examples/ has some)"),),
         )
         return
     writes = tool_parsers.writes(template.text)
@@ -118,6 +118,6 @@ def _template(model: Model, parser: str) -> Iterator[Finding]:
         f"the template ({template.source}) writes tool calls as {' or '.join(writes)} reads them",
         f"given: {parser}",
     )
-    fix = Fix(title=f"use --tool-call-parser {writes[0]}", launch=edit, automatic=True)
+    fix = Fix(title=f"Use --tool-call-parser {writes[0]}", launch=edit, automatic=True)
     title = f"--tool-call-parser {parser} does not read the tool calls that this model is taught to write"
     yield warning("tool-parser-wrong", title, evidence=evidence, fixes=(fix,))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from vllm_doctor.check import NotKnown, check, known
+from vllm_doctor.check import NotApplicable, NotKnown, check, known
 from vllm_doctor.facts import Distribution, Environment, Extension, TorchBuild, VllmBuild
 from vllm_doctor.finding import Finding, Fix, error, warning
 from vllm_doctor.snapshot import Snapshot
@@ -27,6 +27,8 @@ def torch_pin(snapshot: Snapshot) -> Iterator[Finding]:
     if environment.torch is None:
         yield from _torch_missing(environment, build)
         return
+    if symbols.torch_for_another_platform(environment) is not None:
+        raise NotApplicable("see gpu-visible: this torch is no CUDA build, which is the cause whatever its version")
     broken = next(_unresolved(environment, build, environment.torch), None)
     if broken is not None:
         yield broken
@@ -39,7 +41,7 @@ def torch_pin(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _torch_missing(environment: Environment, build: VllmBuild) -> Iterator[Finding]:
     if not environment.complete:
-        raise NotKnown("the environment was not read to its end")
+        raise NotKnown("not all that is installed is known")
     pin = _pin(environment)
     remains = environment.distribution("torch")
     if remains is not None and remains.missing:
@@ -113,16 +115,28 @@ def _pin_violated(environment: Environment, build: VllmBuild, torch: TorchBuild)
 def _pin_warning(
     environment: Environment, build: VllmBuild, pin: requirements.Edge, torch: TorchBuild, title: str
 ) -> Finding:
+    read = symbols.extensions_of(environment, "vllm")
+    seen = "no symbol that its kernels need was seen to be missing" if read else "its compiled kernels were not read"
     return warning(
         "torch-vllm-mismatch",
         title,
-        evidence=_pin_evidence(build, pin, torch, "no symbol that its kernels need was seen to be missing"),
+        evidence=_pin_evidence(build, pin, torch, seen),
         fixes=(_install_pin(environment, build, pin),),
     )
 
 
 def _pin_evidence(build: VllmBuild, pin: requirements.Edge, torch: TorchBuild, last: str) -> tuple[str, ...]:
-    return (f"vllm {build.version or '?'} requires torch{pin.specifier}", f"installed: torch {torch.version}", last)
+    cuda = torch.cuda.split(".")[0] if torch.cuda else None
+    return (
+        f"vllm {build.version or '?'} requires torch{pin.specifier}",
+        f"installed: torch {torch.version}",
+        *(
+            (f"vLLM's kernels are for CUDA {build.cuda}, this torch for CUDA {torch.cuda}",)
+            if build.cuda and cuda and build.cuda != cuda
+            else ()
+        ),
+        last,
+    )
 
 
 def _pin(environment: Environment) -> requirements.Edge | None:
@@ -174,6 +188,8 @@ def torch_companions(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _explained_by_torch(environment: Environment, companion: Distribution, torch: TorchBuild) -> bool:
     """Whether the companion is the one that vLLM pins and torch is not: then torch is the root cause."""
+    if symbols.torch_for_another_platform(environment) is not None:
+        return True
     pin, ours = _pin(environment), _pin_on(environment, companion)
     if pin is None or ours is None or companion.version is None:
         return False
@@ -222,9 +238,15 @@ def _companion(
 def _pinned_companion(
     environment: Environment, build: VllmBuild, companion: Distribution, fix: Fix
 ) -> Iterator[Finding]:
-    """A companion that fits torch and not vLLM's pin, while torch is the pinned one or no pin is there."""
-    ours = _pin_on(environment, companion)
-    if ours is not None and ours.violated:
+    """A companion that fits torch and not vLLM's pin, while torch is the pinned one or no pin is there.
+
+    Where torch is not the pinned one, its companions moved with it: torch is the root cause, and its fix names them.
+    """
+    pin, ours, torch = _pin(environment), _pin_on(environment, companion), environment.torch
+    torch_fits = (
+        pin is None or torch is None or requirements.satisfies(torch.version, requirements.public(pin.specifier))
+    )
+    if ours is not None and ours.violated and torch_fits:
         yield warning(
             "torch-companion-mismatch",
             f"{companion.name} {companion.version} is not the one that vllm {build.version or '?'} pins",

@@ -8,6 +8,7 @@ from vllm_doctor.finding import Confidence, Finding, Fix, LaunchEdit, error, inf
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import NEVER_EXISTED, EnvVar, Release, env_history, newest, removed_env_replacement
 from vllm_doctor.snapshot import Snapshot
+from vllm_doctor_checks import variable_values
 from vllm_doctor_checks.devices import variables
 from vllm_doctor_checks.launching import is_placeholder, numbers, planned_release
 
@@ -84,7 +85,7 @@ def env_unknown(snapshot: Snapshot) -> Iterator[Finding]:
         raise
     strict = snapshot.launch is not None and snapshot.launch.has("--fail-on-environ-validation")
     for name in asked:
-        if name not in release.env and (found := _unknown(snapshot, name, values[name], release)):
+        if name not in release.env and (found := _unknown(snapshot, name, values[name], release, strict=strict)):
             if strict:
                 yield error(found.cause, found.title, evidence=found.evidence, fixes=found.fixes)
             else:
@@ -101,11 +102,13 @@ def _misspelt(snapshot: Snapshot) -> Iterator[Finding]:
                 "bad-env-var",
                 f"{name} is nothing that vLLM or its libraries read; {guess} is",
                 evidence=(f"{name}={value}",),
-                fixes=(Fix(title=f"write {guess}", launch=LaunchEdit(env={name: None, guess: value})),),
+                fixes=(Fix(title=f"Write {guess}", launch=LaunchEdit(env={name: None, guess: value})),),
             )
 
 
-def _unknown(snapshot: Snapshot, name: str, value: str | None, release: Release) -> Finding | None:
+def _unknown(
+    snapshot: Snapshot, name: str, value: str | None, release: Release, *, strict: bool = False
+) -> Finding | None:
     spans = env_history(name)
     if spans:
         return _of_another_release(snapshot, name, value, release)
@@ -119,17 +122,17 @@ def _unknown(snapshot: Snapshot, name: str, value: str | None, release: Release)
     )
     if guess is not None:
         fix = Fix(
-            title=f"write {guess}", launch=LaunchEdit(env={name: None, guess: value}), automatic=value is not None
+            title=f"Write {guess}", launch=LaunchEdit(env={name: None, guess: value}), automatic=value is not None
         )
         return warning("bad-env-var", f"vLLM knows no {name}; the nearest is {guess}", evidence=evidence, fixes=(fix,))
-    if snapshot.launch is None or name not in snapshot.launch.environment:
+    if not strict and (snapshot.launch is None or name not in snapshot.launch.environment):
         # The name may belong to a launcher or a plugin; nothing in the launch says that vLLM was meant.
         return None
     return info(
         "bad-env-var",
         f"vLLM {release.version} does not read {name}",
         evidence=evidence,
-        fixes=(_set_or_drop(name, None, f"drop {name}, if it is not a plugin's", automatic=False),),
+        fixes=(_set_or_drop(name, None, f"Drop {name}, if it is not a plugin's", automatic=False),),
     )
 
 
@@ -147,7 +150,7 @@ def _of_another_release(snapshot: Snapshot, name: str, value: str | None, releas
         evidence.append(f"vLLM only warns: Unknown vLLM environment variable detected: {name}")
     if numbers(spans[0].first) > numbers(release.version):
         title = f"{name} does nothing before vLLM {spans[0].first}"
-        fixes: tuple[Fix, ...] = (_set_or_drop(name, None, f"drop it, or run vLLM {spans[0].first} or newer"),)
+        fixes: tuple[Fix, ...] = (_set_or_drop(name, None, f"Drop {name}, or run vLLM {spans[0].first} or newer"),)
     else:
         instead = removed_env_replacement(name)
         title = f"{name} does nothing: vLLM {release.version} has it no more"
@@ -159,13 +162,13 @@ def _instead(name: str, value: str | None, instead: str | None, release: Release
     words = (instead or "").split(" ")
     flag = release.flags.get(words[0])
     if instead is None or instead.startswith("drop it") or flag is None:
-        return _set_or_drop(name, None, f"drop {name}" if instead is None else f"{name}: {instead}")
+        return _set_or_drop(name, None, f"Drop {name}" if instead is None else f"{name}: {instead}")
     meant = words[1] if len(words) == 2 else value
     usable = len(words) <= 2 and meant is not None and not is_placeholder(meant) and flag.kind != "bool"
     if name == "VLLM_ATTENTION_BACKEND":
         usable = usable and (meant or "").upper() in release.attention_backends
     edit = LaunchEdit(env={name: None}, set={words[0]: meant} if usable else {})
-    return Fix(title=f"use {instead}" + ("" if usable else f", or drop {name}"), launch=edit, automatic=usable)
+    return Fix(title=f"Use {instead}" + ("" if usable else f", or drop {name}"), launch=edit, automatic=usable)
 
 
 def _never(snapshot: Snapshot, name: str, value: str | None) -> Finding:
@@ -179,7 +182,7 @@ def _never(snapshot: Snapshot, name: str, value: str | None) -> Finding:
         "bad-env-var",
         f"{name} is no variable of any vLLM release: it does nothing",
         evidence=(f"{_shown(name, value)}, {_where(snapshot, name)}",),
-        fixes=(Fix(title=f"use {text}", launch=edit, automatic=bool(edit.set) or len(edit.env) > 1),),
+        fixes=(Fix(title=f"Use {text}", launch=edit, automatic=bool(edit.set) or len(edit.env) > 1),),
         confidence=Confidence.CERTAIN,
     )
 
@@ -201,8 +204,14 @@ def env_value(snapshot: Snapshot) -> Iterator[Finding]:
     release = planned_release(snapshot)
     for name, value in sorted(asked.items()):
         variable = release.env.get(name)
-        if variable is not None and not is_service_link(name, value):
+        if variable is not None and not is_service_link(name, value) and not _overwritten(snapshot, name):
             yield from _judged(snapshot, variable, value, release)
+            yield from variable_values.judge(snapshot, name, value, f"{_shown(name, value)}, {_where(snapshot, name)}")
+
+
+def _overwritten(snapshot: Snapshot, name: str) -> bool:
+    """Whether vLLM sets the variable itself before it reads it (vllm/platforms/cpu.py, 0.32.0)."""
+    return snapshot.platform == "cpu" and name == "VLLM_WORKER_MULTIPROC_METHOD"
 
 
 def _judged(snapshot: Snapshot, variable: EnvVar, value: str, release: Release) -> Iterator[Finding]:
@@ -251,10 +260,10 @@ def _judged(snapshot: Snapshot, variable: EnvVar, value: str, release: Release) 
 
 
 def _fixes(name: str, guess: str | None, wanted: str) -> tuple[Fix, ...]:
-    drop = _set_or_drop(name, None, f"drop {name}", automatic=guess is None)
+    drop = _set_or_drop(name, None, f"Drop {name}", automatic=guess is None)
     if guess is None:
-        return (Fix(title=f"set {name} to {wanted}"), drop)
-    return (_set_or_drop(name, guess, f"set {name}={guess}"),)
+        return (Fix(title=f"Set {name} to {wanted}"), drop)
+    return (_set_or_drop(name, guess, f"Set {name}={guess}"),)
 
 
 def _meant_number(variable: EnvVar, value: str) -> str | None:
@@ -304,8 +313,8 @@ def env_service_links(snapshot: Snapshot) -> Iterator[Finding]:
         return
     evidence = tuple(f"{_shown(name, value)}" for name, value in list(links.items())[:6])
     fixes = (
-        Fix(title="set `enableServiceLinks: false` in the pod's spec, or give the service another name than vllm"),
-        Fix(title="take VLLM_PORT away for this launch", command=("unset", "VLLM_PORT")),
+        Fix(title="Set `enableServiceLinks: false` in the pod's spec, or give the service another name than vllm"),
+        Fix(title="Take VLLM_PORT away for this launch", command=("unset", "VLLM_PORT")),
     )
     if "VLLM_PORT" in links:
         title = "VLLM_PORT was set by Kubernetes for a service called vllm, and vLLM reads it as its own port"

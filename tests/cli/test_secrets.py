@@ -62,7 +62,7 @@ def test_the_canary_is_in_no_output(tmp_path: Path, model: Path, name: str) -> N
         done = doctor("snapshot", "-o", out, "--url", url, "--", *launch, folder=tmp_path, variables=VARIABLES)
         assert done.returncode == 0, done.stderr
     else:
-        arguments = ("run", "--verbose", "--format", name, "-o", out, "--url", url, "--", *launch)
+        arguments = ("run", "--verbose", "--format", name, "-o", str(out), "--url", url, "--", *launch)
         done = doctor(*arguments, folder=tmp_path, variables=VARIABLES)
         assert done.returncode == 1, done.stderr
     written = out.read_text(encoding="utf-8")

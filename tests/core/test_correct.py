@@ -62,6 +62,25 @@ def test_a_fix_that_brings_a_new_complaint_is_not_offered_and_the_next_one_is() 
     assert made.corrected == "vllm serve m"
 
 
+def test_a_fix_that_only_uncovers_the_next_complaint_is_told_and_not_offered() -> None:
+    worse = LaunchEdit(unset=("--bad",), set={"--worse": "1"})
+    made = corrected("vllm serve m --bad 1", refuses("--bad", worse), refuses("--worse"))
+    assert titles(made) == [["edit 0, then mend what that uncovers: --worse is refused"]]
+    assert made.findings[0].fixes[0].launch is None
+    assert made.corrected is None
+
+
+def test_what_no_command_mends_is_said_to_remain() -> None:
+    @check("no-kernel", causes=("broken-install",), needs=())
+    def installed(snapshot: Snapshot) -> Iterator[Finding]:
+        """The kernels are gone."""
+        yield error("broken-install", "The kernels are gone", evidence=("-",))
+
+    made = corrected("vllm serve m --bad 1", refuses("--bad", DROP), installed)
+    assert made.corrected == "vllm serve m"
+    assert [finding.title for finding in made.remaining] == ["The kernels are gone"]
+
+
 def test_several_findings_are_corrected_together() -> None:
     made = corrected(
         "vllm serve m --bad 1 --worse 2", refuses("--bad", DROP), refuses("--worse", LaunchEdit(unset=("--worse",)))

@@ -85,7 +85,7 @@ def test_a_check_for_cuda_builds_is_skipped_for_a_cpu_build() -> None:
     _, result = engine.run_check(make("x", finds(ONE), platforms=("cuda",)), facts)
     assert (result.status, result.reason) == (
         Status.SKIPPED,
-        "holds for CUDA builds; this vLLM is a CPU build",
+        "for CUDA builds only; this vLLM is a CPU build",
     )
 
 

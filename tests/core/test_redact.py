@@ -29,12 +29,51 @@ CANARY = "c4n4ry-Zq81xTTe"
         f"client_secret={CANARY}",
         f"apiKey={CANARY}",
         f"openai.api_key = '{CANARY}'",
+        f"docker run --env=HF_TOKEN={CANARY} image",
+        f"docker run --env=HTTPS_PROXY=user:{CANARY}@proxy:3128 image",
+        f"HTTPS_PROXY=user:{CANARY}@proxy:3128 vllm serve m",
+        f"http://user:p@ss{CANARY}@proxy/",
+        f"http://user:{'x' * 600}{CANARY}@proxy/",
+        f"git+https://oauth2:{CANARY}@host/x.git",
+        f"https://s3/x?X-Amz-Signature={CANARY}&y=1",
+        f"https://blob/x?sv=1&sig={CANARY}",
+        f'--hf-overrides {{\\"api_key\\": \\"{CANARY}\\"}}',
+        f'{{"api_key": "a\\"{CANARY}"}}',
+        f"token='{CANARY} and more",
+        f"token={'x' * 5000}{CANARY}",
+        f"{'a-' * 300}token={CANARY}",
+        f"Authorization: Basic {CANARY}",
     ],
 )
 def test_a_secret_is_masked(text: str) -> None:
     masked = redact.text(text)
     assert CANARY not in masked
     assert redact.MASK in masked
+
+
+@pytest.mark.parametrize(
+    ("argv", "masked"),
+    [
+        (("vllm", "serve", "m", "--api-key", f"a b {CANARY}"), "vllm serve m --api-key ***"),
+        (("vllm", "serve", "m", "--api-key", "a1", CANARY, "--port", "1"), "vllm serve m --api-key *** *** --port 1"),
+        (("x", "--hf-token", CANARY, "m"), "x --hf-token *** m"),
+        (("env", f"HF_TOKEN=a,b;c {CANARY}", "vllm"), "env HF_TOKEN=*** vllm"),
+        (("docker", "run", f"--env=HF_TOKEN=a&b {CANARY}", "i"), "docker run --env=HF_TOKEN=*** i"),
+        (("docker", "run", f"-eHF_TOKEN=a&b {CANARY}", "i"), "docker run -eHF_TOKEN=*** i"),
+        (("x", f"--api_key={CANARY}", "--tokenizer", "t"), "x --api_key=*** --tokenizer t"),
+        (("curl", "-H", f"Authorization: Bearer {CANARY}"), "curl -H Authorization: *** ***"),
+    ],
+)
+def test_a_secret_word_is_masked_to_its_end(argv: tuple[str, ...], masked: str) -> None:
+    shown = " ".join(redact.words(argv))
+    assert CANARY not in shown
+    assert shown == masked
+
+
+def test_a_private_key_is_masked() -> None:
+    assert "MIIEow" not in redact.text(
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\nMIIEow\n-----END RSA PRIVATE KEY-----"
+    )
 
 
 @pytest.mark.parametrize("shape", ["hf_" + "A" * 34, "sk-" + "a1" * 20, "ghp_" + "b" * 36, "AKIA" + "A" * 16])
@@ -52,6 +91,13 @@ def test_a_known_shape_is_masked_without_a_name(shape: str) -> None:
         "PWD=/srv/models PATH=/usr/bin",
         "numpy>=1.26; python_version < '3.12'",
         "/home/x/.cache/huggingface/hub",
+        "google-auth==2.29.0; extra == 'auth'",
+        "hf_transfer hf_tokenizers hf_processor_kwargs",
+        "/etc/passwd: not an executable file",
+        "vllm/vllm-openai:v0.10.0@sha256:0123456789abcdef",
+        "pip install vllm @ file:///srv/vllm-0.20.2.whl",
+        '{"image_token": "<image>", "video_token": "<video>"}',
+        "key==value --port 8000 --host ::1",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:

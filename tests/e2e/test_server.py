@@ -27,8 +27,8 @@ def server(vllm_python: Path, models: Path, tmp_path_factory: pytest.TempPathFac
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    argv = [vllm_python.parent / "vllm", "serve", models / "tiny-llama", "--enforce-eager", "--max-model-len", "2048",
-            "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "tiny"]  # fmt: skip
+    flags = f"--enforce-eager --max-model-len 2048 --host 127.0.0.1 --port {port} --served-model-name tiny"
+    argv = [str(vllm_python.parent / "vllm"), "serve", str(models / "tiny-llama"), *flags.split()]
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": str(folder)}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, cwd=folder, start_new_session=True)

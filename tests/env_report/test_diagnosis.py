@@ -10,7 +10,7 @@ from vllm_doctor.reports import text
 # File -> what is wrong there as far as a report can tell; nothing for all others.
 CAUSES = {
     "vllm-0.6-driver-too-old.txt": {"driver-too-old"},
-    "vllm-0.10-no-driver.txt": {"bad-env-var"},
+    "vllm-0.10-no-driver.txt": {"bad-env-var", "gpu-not-visible"},
 }
 
 

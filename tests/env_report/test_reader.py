@@ -192,3 +192,21 @@ def test_long_texts_end_soon(text: str) -> None:
     if isinstance(snapshot.gpus, Gpus):
         assert len(snapshot.gpus.devices) <= MAXIMUM_GPUS
     assert len(MINIMAL + text) > MAXIMUM_CHARACTERS
+
+
+def test_torch_that_calls_the_driver_too_old_says_which_cuda_it_runs() -> None:
+    warned = "UserWarning: CUDA initialization: The NVIDIA driver on your system is too old (found version 11040).\n"
+    torch = environment_of(read_env_report(warned + MINIMAL)).torch
+    assert torch is not None
+    assert torch.driver_cuda == "11.4"
+    plain = environment_of(read_env_report(MINIMAL)).torch
+    assert plain is not None
+    assert plain.driver_cuda is None
+
+
+@pytest.mark.parametrize("number", ["", "x", "1104", "110400", "٤٤٤٤٤"])
+def test_a_driver_version_that_is_none(number: str) -> None:
+    warned = f"The NVIDIA driver on your system is too old (found version {number}).\n"
+    torch = environment_of(read_env_report(warned + MINIMAL)).torch
+    assert torch is not None
+    assert torch.driver_cuda is None

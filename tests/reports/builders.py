@@ -152,10 +152,10 @@ def driver_finding() -> Finding:
         ),
         fixes=(
             Fix(
-                title="update the driver to a branch that is supported, then restart the machine",
+                title="Update the driver to a branch that is supported, then restart the machine",
                 command=("sudo", "apt-get", "install", "--yes", "nvidia-driver-580-server", "nvidia-utils-580-server"),
             ),
-            Fix(title="or ask the administrator of this host to do it"),
+            Fix(title="Or ask the administrator of this host to do it"),
         ),
     )
 
@@ -168,7 +168,7 @@ def parallel_finding() -> Finding:
         evidence=("num_attention_heads is 28 in config.json", "28 / 3 leaves 1"),
         fixes=(
             Fix(
-                title="use 2 GPUs",
+                title="Use 2 GPUs",
                 launch=LaunchEdit(
                     set={"--tensor-parallel-size": "2", "--enforce-eager": None},
                     unset=("--served-models",),
@@ -187,7 +187,7 @@ def shm_finding() -> Finding:
         "shm-too-small",
         "/dev/shm may be too small for 2 workers",
         evidence=("/dev/shm holds 64 MiB",),
-        fixes=(Fix(title="start the container with more", command=("docker", "run", "--shm-size=8g")),),
+        fixes=(Fix(title="Start the container with more", command=("docker", "run", "--shm-size=8g")),),
         confidence=Confidence.LIKELY,
     )
     return Finding(**{f: getattr(made, f) for f in made.__struct_fields__} | {"check": "shm-size"})
@@ -198,7 +198,7 @@ def name_finding() -> Finding:
         "model-name-mismatch",
         "Clients must write the model's name as the server does",
         evidence=("the server will serve Qwen/Qwen2.5-7B-Instruct",),
-        fixes=(Fix(title="enter this in Tlink", settings={"Model": "Qwen/Qwen2.5-7B-Instruct"}),),
+        fixes=(Fix(title="Enter this in Tlink", settings={"Model": "Qwen/Qwen2.5-7B-Instruct"}),),
     )
     return Finding(**{f: getattr(made, f) for f in made.__struct_fields__} | {"check": "model-name"})
 

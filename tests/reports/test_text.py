@@ -108,7 +108,7 @@ VERDICTS = [
     (
         Diagnosis(snapshot=builders.snapshot(with_launch=False), findings=(builders.finding(),), checks=()),
         "error",
-        "vLLM will fail as it is: 1 error.",
+        "vLLM will fail as things are: 1 error.",
     ),
     (
         structs.replace(

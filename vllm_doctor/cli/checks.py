@@ -5,6 +5,7 @@ import click
 from vllm_doctor import registry
 from vllm_doctor.check import Check
 from vllm_doctor.errors import SelectionError
+from vllm_doctor.snapshot import platform_name
 
 
 @click.command("checks")
@@ -30,7 +31,9 @@ def broken_or_empty(found: registry.Registry) -> bool:
 
 def page(check: Check) -> str:
     """A check's page: its docstring with what it may report and where it comes from."""
-    holds = f"\nHolds for: {', '.join(check.platforms)} builds of vLLM" if check.platforms else ""
+    holds = (
+        f"\nHolds for: {', '.join(platform_name(p) for p in check.platforms)} builds of vLLM" if check.platforms else ""
+    )
     return (
         f"{check.id}\n{'=' * len(check.id)}\n\n{check.page}\n\n"
         f"Causes: {', '.join(check.causes)}\nNeeds: {', '.join(check.needs) or 'nothing'}{holds}\nFrom: {check.module}"

@@ -8,7 +8,7 @@ import click
 from msgspec import Struct
 
 from vllm_doctor.diagnose import Diagnosis, Selection, Status
-from vllm_doctor.errors import SelectionError
+from vllm_doctor.errors import DoctorError, SelectionError
 from vllm_doctor.finding import Severity
 from vllm_doctor.registry import Registry
 from vllm_doctor.reports import FORMATS
@@ -19,6 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 FAIL_ON = ("error", "warning", "never")
 FORMAT_NAMES = ("text", *FORMATS)
 DEFAULT_TIMEOUT_SECONDS = 30.0
+MINIMUM_TIMEOUT_SECONDS = 0.5
+MAXIMUM_TIMEOUT_SECONDS = 3600.0
 
 
 def reporting(function: F) -> F:
@@ -51,7 +53,10 @@ def probing(function: F) -> F:
                 help="The interpreter, or the folder of the environment, that vLLM runs in.",
             ),
             click.option(
-                "--timeout", type=click.FloatRange(0.5, 3600), metavar="SECONDS", help="Limit of a probe [30]."
+                "--timeout",
+                type=click.FloatRange(MINIMUM_TIMEOUT_SECONDS, MAXIMUM_TIMEOUT_SECONDS),
+                metavar="SECONDS",
+                help="Limit of a probe [30].",
             ),
             click.option("--offline", is_flag=True, default=None, help="Never ask the model hub."),
             click.option("--deep", is_flag=True, help="Also import torch and vLLM, in a child of that interpreter."),
@@ -59,6 +64,23 @@ def probing(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def working_folder() -> Path:
+    """The folder that the command was called in; raises DoctorError where it is gone."""
+    try:
+        return Path.cwd()
+    except OSError:
+        raise DoctorError("the working folder is not there any more", "change to one that is, and try again") from None
+
+
+def timeout_seconds(settings: Settings, given: dict[str, Any]) -> float:
+    """The limit of a probe; raises SelectionError where it is out of range, or no number at all (`nan`)."""
+    wanted = given["timeout"] or settings.timeout or DEFAULT_TIMEOUT_SECONDS
+    if not MINIMUM_TIMEOUT_SECONDS <= wanted <= MAXIMUM_TIMEOUT_SECONDS:
+        least, most = MINIMUM_TIMEOUT_SECONDS, MAXIMUM_TIMEOUT_SECONDS
+        raise SelectionError(f"timeout is {wanted:g} seconds", f"it is a number from {least:g} to {most:g}")
+    return float(wanted)
 
 
 class Output(Struct, frozen=True, kw_only=True):

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
-
-from vllm_doctor.cli import options
+from vllm_doctor.cli import options, streams
 from vllm_doctor.cli.options import Output
 from vllm_doctor.collect import Progress, silent
 from vllm_doctor.diagnose import Diagnosis
@@ -51,7 +49,7 @@ def _rendered(diagnosis: Diagnosis, output: Output) -> str:
 def write(document: str, path: Path | None) -> None:
     """The document to the file, else to standard output."""
     if path is None:
-        click.echo(document)
+        streams.write_document(document)
         return
     _to_file(path, document + "\n", "w")
 

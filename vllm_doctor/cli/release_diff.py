@@ -102,14 +102,15 @@ def _print_launch(
 ) -> None:
     for finding in breaks:
         click.echo(f"{finding.severity.value}: {finding.title}  [{finding.cause}]")
-        for line in (*finding.evidence, *(fix.title for fix in finding.fixes)):
-            click.echo(wrapped("", line, 4))
+        for label, lines in (("seen", finding.evidence), ("fix", tuple(fix.title for fix in finding.fixes))):
+            for line in lines:
+                click.echo(wrapped(label, line, 8))
     if corrected is not None:
         click.echo(f"\nThe command for {new.version}:\n\n  {corrected}\n")
     if defaults:
         click.echo(f"Defaults that the command leaves to vLLM and that change from {old.version} to {new.version}:")
         for name, (before, after) in defaults.items():
-            click.echo(wrapped("", f"{name}: {before} -> {after}", 4))
+            click.echo(wrapped("", f"{name}: {_shown(before)} -> {_shown(after)}", 4))
     verdict = f"{len(breaks)} things break" if len(breaks) != 1 else "1 thing breaks"
     click.echo(f"\nFrom {old.version} to {new.version}: {verdict if breaks else 'nothing of this launch breaks'}.")
 
@@ -130,7 +131,11 @@ def _print(old: Release, new: Release, changed: Difference, format_name: str) ->
     for title, values in (("requirements", changed.pins), ("defaults", changed.defaults)):
         click.echo(title)
         for name, (before, after) in values.items():
-            click.echo(wrapped("", f"{name}: {before or '-'} -> {after or '-'}", 4))
+            click.echo(wrapped("", f"{name}: {_shown(before)} -> {_shown(after)}", 4))
+
+
+def _shown(value: str | None) -> str:
+    return "nothing" if value is None else value or "''"
 
 
 def _pairs(values: Any) -> dict[str, dict[str, str | None]]:

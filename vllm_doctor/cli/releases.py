@@ -138,9 +138,7 @@ def _show_all(target: Target, format_name: str) -> None:
     if newest is None:
         click.echo("No release runs there.")
     else:
-        click.echo(
-            f"The newest that runs there: {newest}    pip install vllm=={newest}    uv pip install vllm=={newest}"
-        )
+        click.echo(f"The newest that runs there: {newest}    pip install vllm=={newest}")
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:

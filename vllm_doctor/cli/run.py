@@ -33,7 +33,7 @@ def command(launch: tuple[str, ...], **given: Any) -> int:
     LAUNCH is the command as you type it: `vllm serve MODEL ...`, `python -m vllm.entrypoints.openai.api_server ...`
     (with leading NAME=value words), or `docker run ... vllm/vllm-openai ...`.
     """
-    found_settings = settings.find(Path.cwd())
+    found_settings = settings.find(options.working_folder())
     output = options.output(found_settings, given)
     checks = registry.load()
     selection = options.selection(found_settings, given, checks)
@@ -66,8 +66,8 @@ def request(launch: tuple[str, ...], given: dict[str, Any], found: settings.Sett
         url=given.get("url"),
         offline=bool(offline) or os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"),
         deep=given["deep"],
-        timeout_seconds=given["timeout"] or found.timeout or options.DEFAULT_TIMEOUT_SECONDS,
-        folder=Path.cwd(),
+        timeout_seconds=options.timeout_seconds(found, given),
+        folder=options.working_folder(),
     )
 
 

@@ -24,7 +24,7 @@ def command(output: Path, launch: tuple[str, ...], **given: Any) -> int:
 
     Tokens, keys, passwords, user names and home folders are masked.
     """
-    facts = collect(request(launch, given, settings.find(Path.cwd())))
+    facts = collect(request(launch, given, settings.find(options.working_folder())))
     try:
         snapshot.write(facts, output)
     except OSError as problem:

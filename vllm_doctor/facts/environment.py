@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from vllm_doctor.facts.base import Count, Facts, Section, Unknown
 from vllm_doctor.releases.facts import Release
 
+# How the reason ends where the interpreter is too old even to be inspected: no release of vLLM ever ran on it.
+TOO_OLD_PYTHON = "too old for any vLLM"
+
 
 class Distribution(Facts, frozen=True):
     """An installed distribution; `name` is normalised (PEP 503), `requires` as in its metadata (Requires-Dist).
@@ -27,6 +30,7 @@ class TorchBuild(Facts, frozen=True):
     """torch as its `torch/version.py` says; `platform` is cuda, rocm, xpu, cpu; `cuda` like `12.8`, None without.
 
     `cuda_available` is what `torch.cuda.is_available()` answered on that machine; None where nobody asked it.
+    `driver_cuda` is the CUDA version (`11.4`) of the driver that torch called too old; None where it did not.
     """
 
     version: str
@@ -34,6 +38,7 @@ class TorchBuild(Facts, frozen=True):
     cuda: str | None
     path: str
     cuda_available: bool | None = None
+    driver_cuda: str | None = None
 
 
 class VllmBuild(Facts, frozen=True):
@@ -107,7 +112,7 @@ class Environment(Section, frozen=True):
     `other_site_packages` are those of a virtual environment's other Python
     versions, which this interpreter does not see (its base Python was upgraded under it). `complete` is False where a
     bound cut the lists short, and for an environment known only from a report: what is empty or None there proves
-    nothing.
+    nothing. `externally_managed` says that it is its system's own and bears the mark at which pip refuses (PEP 668).
     """
 
     python: str
@@ -130,6 +135,7 @@ class Environment(Section, frozen=True):
     complete: bool = True
     leftovers: tuple[str, ...] = ()
     other_site_packages: tuple[str, ...] = ()
+    externally_managed: bool = False
 
     def distribution(self, name: str) -> Distribution | None:
         """The distribution of that normalised name that the import system takes (the first on the search path)."""

@@ -40,7 +40,8 @@ class Host(Section, frozen=True):
     the files that the loader would take for libcuda.so.1, the first one first. `kernel_module_version` is that of the
     loaded NVIDIA kernel module, None where none is loaded. `container` names the kind (docker, podman, kubernetes,
     lxc, ...), None outside of one. `complete` is False for a host known only from an environment report: what is empty
-    or None there was not looked at, and proves nothing.
+    or None there was not looked at, and proves nothing. `absent_paths` are the flags and variables of the launch that
+    name a file or a folder which is not there.
     """
 
     system: str
@@ -73,3 +74,4 @@ class Host(Section, frozen=True):
     complete: bool = True
     network_interfaces: tuple[str, ...] | Unknown = Unknown("the network interfaces were not read")
     infiniband_devices: tuple[str, ...] = ()
+    absent_paths: tuple[str, ...] = ()

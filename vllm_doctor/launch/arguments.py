@@ -110,6 +110,9 @@ class _Reader:
 
     def _option(self, word: str) -> None:
         option, equals, value = word.partition("=")
+        if equals and _is_short_prefix(option):
+            self._keep(word, word, ())
+            return
         option, value = _attached(option, value, equals)
         name = canonical(option)
         count = takes(name)
@@ -151,6 +154,11 @@ class _Reader:
             values = tuple(redact.MASK for _ in values)
         values = tuple(redact.text(v) for v in values)
         self.flags.append(FlagUse(name=name, spelled=redact.text(spelled), values=values, source=self.source))
+
+
+def _is_short_prefix(option: str) -> bool:
+    """Whether an option of one dash is an abbreviation: with `=` argparse takes the whole names of these only."""
+    return not option.startswith("--") and option not in SHORT and option[:2] not in SHORT and "." not in option
 
 
 def _attached(option: str, value: str, equals: str) -> tuple[str, str]:

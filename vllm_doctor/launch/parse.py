@@ -229,7 +229,8 @@ def _read_arguments(given: Sequence[str], folder: Path | None, *, local: bool) -
     elif config is not None and "$" not in config:
         file = config_file.read(config, folder)
         extra = arguments.read(file.words, source=config)
-        problems = (*problems, *([file.problem] if file.problem else ()), *extra.problems)
+        stray = (f"--config: {config} holds {word!r}, which belongs to no flag" for word in extra.words)
+        problems = (*problems, *([file.problem] if file.problem else ()), *extra.problems, *stray)
         flags = (*extra.flags, *flags)
     named = [f for f in flags if f.name == "--model" and f.values]
     first = named[-1] if named else None

@@ -105,7 +105,7 @@ def unavailable(answer: Answer) -> NvmlUnavailable:
     """The refusal of everything, as a fact, with the version of the user-space library."""
     return NvmlUnavailable(
         failure=_FAILURES.get(answer.refusal, NvmlFailure.OTHER),
-        detail=f"NVML error {answer.refusal}: {answer.text}",
+        detail=f"NVML error {answer.refusal}: {answer.text.rstrip('. ')}",
         library_version=library_version(),
     )
 

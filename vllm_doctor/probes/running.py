@@ -13,12 +13,13 @@ T_co = TypeVar("T_co", covariant=True)
 class Running(Generic[T_co]):
     """A probe on its way, in a thread of its own, so that a driver call that hangs cannot hold up the doctor.
 
-    `failed` is True once `result` had to answer for a probe that raised or did not answer in time.
+    `failed` is True once `result` had to answer for a probe that raised or did not answer in time; `late`: the latter.
     """
 
     def __init__(self, name: str, probe: Callable[[], T_co]) -> None:
         self.name = name
         self.failed = False
+        self.late = False
         self._probe = probe
         self._value: T_co | None = None
         self._problem: Exception | None = None
@@ -35,7 +36,7 @@ class Running(Generic[T_co]):
     def result(self, timeout_seconds: float) -> T_co | Unknown:
         """The facts, or Unknown with what went wrong; raises DoctorError where the user's input was wrong."""
         if not self._done.wait(timeout_seconds):
-            self.failed = True
+            self.failed = self.late = True
             return Unknown(f"the {self.name} probe did not answer in time")
         if isinstance(self._problem, DoctorError):
             raise self._problem

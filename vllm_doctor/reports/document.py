@@ -15,6 +15,9 @@ STYLES = {Severity.ERROR: Style.ERROR, Severity.WARNING: Style.WARNING, Severity
 # More ids than this under one reason are counted, and listed only when everything is asked for.
 MAXIMUM_IDS = 6
 
+# A check that took less than this does not have its time told.
+WORTH_TELLING_SECONDS = 0.01
+
 # Columns: of a finding, its evidence and fixes, a command, the head, and the reasons of what was not evaluated.
 FINDING_COLUMN = 2
 DETAIL_COLUMN = 8
@@ -88,10 +91,13 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.corrected is None:
         return
     yield _heading("Corrected launch", Style.GOOD)
-    told = "The checks were run again with this command, and none that could be evaluated complains about it:"
-    yield _paragraph(told, Style.MUTED)
+    yield _paragraph(words.PROVED, Style.MUTED)
     yield BLANK
     yield _command(words.one_line(diagnosis.corrected), FINDING_COLUMN)
+    for note in (words.masked_note(diagnosis.corrected), words.remaining_note(diagnosis)):
+        if note is not None:
+            yield BLANK
+            yield _paragraph(note, Style.MUTED)
     yield BLANK
 
 
@@ -133,8 +139,12 @@ def _passed(diagnosis: Diagnosis) -> Iterator[Line]:
         return
     yield _heading(f"Passed ({len(passed)})", Style.GOOD)
     for check in passed:
-        yield _listed("✓", f"{words.line(check.id)} ({check.seconds:.3f} s)", Style.GOOD)
+        yield _listed("✓", f"{words.line(check.id)}{_duration(check.seconds)}", Style.GOOD)
     yield BLANK
+
+
+def _duration(seconds: float) -> str:
+    return f" ({seconds:.2f} s)" if seconds >= WORTH_TELLING_SECONDS else ""
 
 
 def _verdict(diagnosis: Diagnosis) -> Line:

@@ -42,6 +42,8 @@ def _annotation(finding: Finding) -> str:
 def _corrected(diagnosis: Diagnosis) -> Iterator[str]:
     if diagnosis.corrected is not None:
         yield words.one_line(diagnosis.corrected)
+        notes = (words.masked_note(diagnosis.corrected), words.remaining_note(diagnosis))
+        yield from (note for note in notes if note is not None)
 
 
 def _not_evaluated(diagnosis: Diagnosis) -> Iterator[str]:

@@ -20,6 +20,8 @@ def render(diagnosis: Diagnosis) -> str:
     environment.filters |= {
         "line": words.line,
         "one_line": words.one_line,
+        "masked_note": words.masked_note,
+        "remaining_note": words.remaining_note,
         "command": words.command_line,
         "changes": words.fix_lines,
     }
@@ -28,6 +30,7 @@ def render(diagnosis: Diagnosis) -> str:
         version=__version__,
         verdict=words.verdict(diagnosis),
         sentence=words.verdict_sentence(diagnosis),
+        proved=words.PROVED,
         counts=words.counts(diagnosis),
         rows=summary.rows(diagnosis.snapshot),
         groups=[(HEADINGS[s], s.value, words.of_severity(diagnosis, s)) for s in Severity],

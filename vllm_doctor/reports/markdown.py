@@ -73,8 +73,12 @@ def _corrected(diagnosis: Diagnosis) -> Iterator[str]:
     yield ""
     yield "### Corrected launch"
     yield ""
-    yield "The checks were run again with this command, and none of them complains about it:"
+    yield words.PROVED
     yield from _fenced(words.one_line(diagnosis.corrected))
+    for note in (words.masked_note(diagnosis.corrected), words.remaining_note(diagnosis)):
+        if note is not None:
+            yield ""
+            yield escape(note)
 
 
 def _crashed(diagnosis: Diagnosis) -> Iterator[str]:

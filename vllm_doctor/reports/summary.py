@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator
 
-from vllm_doctor.facts import Environment, Gpu, Gpus, Host, Model, NvmlUnavailable, Unknown
+from vllm_doctor.facts import Environment, Gpu, Gpus, Host, Model, ModelSource, NvmlUnavailable, Unknown
 from vllm_doctor.reports.words import counted, line, one_line
-from vllm_doctor.snapshot import Snapshot
+from vllm_doctor.snapshot import Snapshot, platform_name
 
 Row = tuple[str, str]
 
 JOIN = " · "
+SOURCES = {
+    ModelSource.FOLDER: "local folder",
+    ModelSource.CACHE: "in the hub cache",
+    ModelSource.HUB: "on the hub",
+    ModelSource.NOWHERE: "not found",
+}
 
 
 def rows(snapshot: Snapshot) -> tuple[Row, ...]:
@@ -20,7 +26,8 @@ def _rows(snapshot: Snapshot) -> Iterator[Row]:
     yield "Host", _host(snapshot.host)
     yield "GPUs", _gpus(snapshot)
     yield "vLLM", _vllm(snapshot)
-    if isinstance(snapshot.environment, Environment):
+    in_container = snapshot.launch is not None and snapshot.launch.docker is not None
+    if isinstance(snapshot.environment, Environment) and not in_container:
         yield "Python", _python(snapshot.environment)
     if snapshot.model is not None:
         yield "Model", _model(snapshot.model)
@@ -38,7 +45,7 @@ def _host(host: Host | Unknown) -> str:
     if isinstance(host.memory_total_bytes, int):
         parts.append(f"{gibibytes(host.memory_total_bytes)} RAM")
     if host.container is not None:
-        parts.append(line(host.container))
+        parts.append(f"in {line(host.container)}")
     return JOIN.join([*parts, "WSL"] if host.wsl else parts)
 
 
@@ -47,7 +54,7 @@ def _gpus(snapshot: Snapshot) -> str:
     if isinstance(gpus, Unknown):
         return _unknown(gpus)
     if isinstance(gpus, NvmlUnavailable):
-        return f"none seen through NVML: {line(gpus.detail)}"
+        return f"none seen: {line(gpus.detail)}"
     driver = "" if isinstance(gpus.driver_version, Unknown) else f"{JOIN}driver {line(gpus.driver_version)}"
     return (JOIN.join(_gpu_groups(gpus)) or "none") + driver
 
@@ -82,7 +89,7 @@ def _vllm(snapshot: Snapshot) -> str:
     absent = "not installed" if environment.complete else "not named in the report"
     parts = [absent if build is None else line(build.version or "version unknown")]
     if build is not None and isinstance(build.platform, str):
-        parts[0] += f" ({line(build.platform)} build)"
+        parts[0] += f" ({platform_name(line(build.platform))} build)"
     parts.append("without torch" if torch is None else f"torch {line(torch.version)}")
     if environment.source_release is not None:
         parts.append("judged by its own sources, the data does not have it")
@@ -97,7 +104,7 @@ def _model(model: Model | Unknown) -> str:
     if isinstance(model, Unknown):
         return _unknown(model)
     kind = "" if isinstance(model.config, Unknown) else JOIN.join(line(a) for a in model.config.architectures[:2])
-    return JOIN.join(part for part in (line(model.given), kind, model.source.value) if part)
+    return JOIN.join(part for part in (line(model.given), kind, SOURCES[model.source]) if part)
 
 
 def _unknown(fact: Unknown) -> str:

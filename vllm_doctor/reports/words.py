@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from vllm_doctor import redact
+from vllm_doctor.causes import catalogue
 from vllm_doctor.diagnose import CheckResult, Diagnosis, Status
 from vllm_doctor.facts import Environment
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, Severity
@@ -13,6 +14,9 @@ from vllm_doctor.snapshot import Snapshot
 
 # A finding's line longer than this is no line any more.
 MAXIMUM_LINE_CHARACTERS = 4000
+
+# What may stand after a word of a title.
+_PUNCTUATION = str.maketrans(",:;()", "     ")
 
 # The mask of secrets is made of these; a word that is nothing but a mask needs no quotes to be readable.
 _UNQUOTED = frozenset({redact.MASK})
@@ -29,6 +33,12 @@ class NotEvaluated(Struct, frozen=True):
 def line(text: str) -> str:
     """Foreign text as one line: no control characters, no terminal escapes, no secrets."""
     return redact.line(text, MAXIMUM_LINE_CHARACTERS)
+
+
+def masked_note(command: str) -> str | None:
+    """What to say under a command that cannot be run as it is, because secrets are masked in it."""
+    told = f"{redact.MASK} stands for a secret that is not shown: put your own value there."
+    return told if redact.MASK in redact.text(command) else None
 
 
 def command_line(words: Iterable[str]) -> str:
@@ -54,7 +64,7 @@ def _quoted(word: str) -> str:
 def edit_lines(edit: LaunchEdit) -> tuple[str, ...]:
     """An edit of the launch, one change a line."""
     changes = [f"name the model {line(edit.positional)}"] if edit.positional is not None else []
-    changes += [f"add {_flag(name, value)}" for name, value in edit.set.items()]
+    changes += [f"{'add' if value is None else 'set'} {_flag(name, value)}" for name, value in edit.set.items()]
     changes += [f"drop {line(name)}" for name in edit.unset]
     changes += [f"drop the word {line(word)}" for word in edit.drop_words]
     for name, value in edit.env.items():
@@ -72,10 +82,11 @@ def settings_lines(settings: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def fix_lines(fix: Fix) -> tuple[str, ...]:
-    """What a fix changes besides its command, one change a line; not what its title says in the same words."""
+    """What a fix changes besides its command, one change a line; not what its title says already."""
     launch = edit_lines(fix.launch) if fix.launch is not None else ()
     changes = launch + (settings_lines(fix.settings) if fix.settings is not None else ())
-    return tuple(change for change in changes if change != line(fix.title))
+    told = f" {line(fix.title).translate(_PUNCTUATION)} "
+    return tuple(change for change in changes if f" {change.partition(' ')[2]} " not in told)
 
 
 def plain_finding(finding: Finding) -> str:
@@ -141,14 +152,28 @@ def verdict_sentence(diagnosis: Diagnosis) -> str:
     errors, warnings = (len(of_severity(diagnosis, s)) for s in (Severity.ERROR, Severity.WARNING))
     told = [counted(n, noun) for n, noun in ((errors, "error"), (warnings, "warning")) if n]
     if errors:
-        subject = "This launch" if diagnosis.snapshot.launch is not None else "vLLM"
-        return f"{subject} will fail as it is: {' and '.join(told)}{_reservation(diagnosis)}."
+        return f"{_failing(diagnosis)} will fail as things are: {' and '.join(told)}{_reservation(diagnosis)}."
     if warnings:
         return f"No error was found, but {told[0]}{_reservation(diagnosis)}."
     if not of_status(diagnosis, Status.PASSED) and not diagnosis.findings:
         return f"Nothing could be judged{_reservation(diagnosis)}."
     absence = ", but there is no vLLM here to judge" if _has_no_vllm(diagnosis.snapshot) else ""
     return f"No fault was found{absence}{_reservation(diagnosis)}."
+
+
+PROVED = "The checks were run again with this command, and none that could be evaluated complains about it:"
+
+
+def remaining_note(diagnosis: Diagnosis) -> str | None:
+    """What is still wrong with the corrected command, for no command mends it."""
+    titles = "; ".join(line(finding.title) for finding in diagnosis.remaining)
+    return f"What no command mends, and is still to be done: {titles}." if titles else None
+
+
+def _failing(diagnosis: Diagnosis) -> str:
+    if all(catalogue().get(f.cause) == "Requests" for f in of_severity(diagnosis, Severity.ERROR)):
+        return "Requests"
+    return "This launch" if diagnosis.snapshot.launch is not None else "vLLM"
 
 
 def _has_no_vllm(snapshot: Snapshot) -> bool:

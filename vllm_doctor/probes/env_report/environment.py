@@ -80,6 +80,7 @@ def _torch(report: Report) -> TorchBuild | None:
         cuda=_torch_cuda(version, report) if platform == "cuda" else None,
         path=NOT_SAID,
         cuda_available=_ANSWERS.get(report.fields.get("is cuda available", "").lower()),
+        driver_cuda=report.driver_cuda if platform == "cuda" else None,
     )
 
 

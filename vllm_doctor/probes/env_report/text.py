@@ -62,7 +62,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """What the text says; `fields` maps labels in lower case to values, those without an answer left out.
 
     `unanswered` are the labels whose value collect_env could not collect. `other_gpu` is the name of a GPU that is not
-    NVIDIA's. `topology` maps a GPU's number to its links to the other GPUs (`NV12`, `SYS`, ...).
+    NVIDIA's. `driver_cuda` is the CUDA version of the driver where torch called that too old. `topology` maps a GPU's
+    number to its links to the other GPUs (`NV12`, `SYS`, ...).
     """
 
     fields: dict[str, str]
@@ -73,6 +74,7 @@ class Report(Struct, frozen=True, kw_only=True):
     topology: dict[int, tuple[str, ...]]
     variables: dict[str, str]
     uses_uv: bool
+    driver_cuda: str | None = None
 
     @property
     def is_report(self) -> bool:
@@ -95,6 +97,7 @@ def take_apart(text: str) -> Report:
         topology=_topology(lines),
         variables=_variables(lines),
         uses_uv="uv is set" in lines,
+        driver_cuda=_driver_cuda(lines),
     )
 
 
@@ -231,6 +234,19 @@ def _topology(lines: list[str]) -> dict[int, tuple[str, ...]]:
         if len(rows) >= MAXIMUM_GPUS:
             break
     return rows
+
+
+# torch, c10/cuda/CUDAFunctions.cpp: the number is cudaDriverGetVersion's, 1000 * major + 10 * minor.
+_TOO_OLD = "NVIDIA driver on your system is too old (found version "
+
+
+def _driver_cuda(lines: list[str]) -> str | None:
+    """`11.4` where torch warned of a driver with CUDA 11040."""
+    for line in lines:
+        digits = line.partition(_TOO_OLD)[2].partition(")")[0]
+        if digits.isascii() and digits.isdecimal() and len(digits) == 5:
+            return f"{int(digits) // 1000}.{int(digits) % 1000 // 10}"
+    return None
 
 
 def _variables(lines: list[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from vllm_doctor.facts import (
     Unknown,
     VllmBuild,
 )
+from vllm_doctor.facts.environment import TOO_OLD_PYTHON
 from vllm_doctor.probes.environment.interpreter import Chosen, choose, first_folder
 from vllm_doctor.releases.facts import Release
 
@@ -32,7 +33,7 @@ _PLATFORM_UNTOLD = "neither the version, the name, the compiled modules nor torc
 _FLAGS = ("-I", "-S", "-B")
 _CODE = (
     "import sys; sys.version_info >= (3, 8) or"
-    " sys.exit('it is Python %d.%d, too old for any vLLM' % sys.version_info[:2]);"
+    f" sys.exit('it is Python %d.%d, {TOO_OLD_PYTHON}' % sys.version_info[:2]);"
     "standard = sys.path[:]; sys.path.append(sys.argv[1]);"
     "from inspector.main import main; main(*sys.argv[2:5], standard)"
 )
@@ -103,6 +104,7 @@ class _Inspection(Facts, frozen=True):
     complete: bool
     leftovers: tuple[str, ...]
     other_site_packages: tuple[str, ...]
+    externally_managed: bool
 
 
 def _inspected(chosen: Chosen, launch: Launch | None, timeout_seconds: float) -> _Inspection | Unknown:
@@ -121,7 +123,7 @@ def _inspected(chosen: Chosen, launch: Launch | None, timeout_seconds: float) ->
     if ended.status is None:
         return Unknown(f"{chosen.path} did not answer within {timeout_seconds:g} s")
     if b"Unknown option: -I" in ended.errors:
-        return Unknown(f"{chosen.path} is older than Python 3.4, too old for any vLLM")
+        return Unknown(f"{chosen.path} is older than Python 3.4, {TOO_OLD_PYTHON}")
     if ended.status != 0:
         return Unknown(f"{chosen.path} {_ending(ended.status)}: {redact.line(ended.last_line) or 'it printed nothing'}")
     return decoded(ended.output, chosen.path)

@@ -2,18 +2,21 @@
 
 import atexit
 import contextlib
-import functools
 import os
 import select
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
 _READ_BYTES = 65536
 _ERROR_BYTES = 64 * 1024
+
+# How long the end of the doctor waits for a child that is just being started.
+START_SECONDS = 2.0
 
 
 class Ended(Struct, frozen=True):
@@ -33,28 +36,48 @@ class Ended(Struct, frozen=True):
 
 def run(argv: list[str], environment: Mapping[str, str], timeout_seconds: float, maximum_bytes: int) -> Ended:
     """Run the command to its end; raises OSError where it cannot be started. Its whole process group is ended."""
-    child = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=dict(environment),
-        start_new_session=True,
-    )
     output, errors = bytearray(), bytearray()
-    # An interrupted doctor ends while its probe's thread still waits here.
-    kill = functools.partial(_kill, child)
-    atexit.register(kill)
-    try:
+    with _started(argv, environment) as child:
         whole = _read_all(child, output, errors, time.monotonic() + timeout_seconds, maximum_bytes)
         if whole:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=max(0.05, timeout_seconds))
         status = child.returncode
-    finally:
-        _end(child)
-        atexit.unregister(kill)
     return Ended(status, bytes(output), bytes(errors), too_much=len(output) > maximum_bytes)
+
+
+@contextlib.contextmanager
+def _started(argv: list[str], environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    """The child in a session of its own, which ends with the block, or with a doctor that is interrupted meanwhile."""
+    begun: list[subprocess.Popen[bytes]] = []
+    tried = threading.Event()
+
+    def kill() -> None:
+        # The doctor may end while its probe's thread is still between the fork and the next line.
+        tried.wait(START_SECONDS)
+        for child in begun:
+            _kill(child)
+
+    atexit.register(kill)
+    try:
+        try:
+            begun.append(
+                subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=dict(environment),
+                    start_new_session=True,
+                )
+            )
+        finally:
+            tried.set()
+        yield begun[0]
+    finally:
+        for child in begun:
+            _end(child)
+        atexit.unregister(kill)
 
 
 def _read_all(

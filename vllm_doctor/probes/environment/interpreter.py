@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.facts import Launch, Unknown
+from vllm_doctor.paths import is_file, is_folder, is_link, is_there
 from vllm_doctor.probes.environment.shebang import script_interpreter, which
 
 _HINT = "name the interpreter of the environment that vLLM runs in, or the folder of that environment"
@@ -49,24 +50,32 @@ def _asked_for(python: Path) -> Chosen | Unknown:
 
     A link to nowhere is a broken environment, not a typo.
     """
-    path = python.expanduser()
-    if len(path.parts) == 1 and not path.exists():
+    path = _expanded(python)
+    if len(path.parts) == 1 and not is_there(path):
         path = which(path.name, os.environ.get("PATH", os.defpath)) or path
-    if path.is_dir():
+    if is_folder(path):
         names = [path / "bin" / name for name in ("python", "python3")] + [path / "python"]
-        found = next((p for p in names if p.is_symlink() or p.is_file()), None)
+        found = next((p for p in names if is_link(p) or is_file(p)), None)
         if found is None:
             raise DoctorError(f"--python {python}: a folder without bin/python", _HINT)
         path = found
-    if path.is_symlink() and not path.exists():
+    if is_link(path) and not is_there(path):
         return Unknown(f"{path} is a link to {os.path.realpath(path)}, which is not there: that Python was removed")
-    if not path.is_file():
-        raise DoctorError(f"--python {python}: not there", _HINT)
+    if not is_file(path):
+        raise DoctorError(f"--python {python}: not there, or not for this user to see", _HINT)
     if not os.access(path, os.X_OK):
         raise DoctorError(f"--python {python}: not an executable file", _HINT)
     if path.name == "vllm" and (behind := script_interpreter(path, os.environ.get("PATH", ""))) is not None:
         path = behind
     return Chosen(path.absolute(), "--python")
+
+
+def _expanded(path: Path) -> Path:
+    """The path with `~` resolved where it can be: not for a user that is not there, nor without a home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _search_path(launch: Launch | None) -> str:
@@ -85,10 +94,10 @@ def _of_launch(launch: Launch, search: str) -> Chosen | None:
         return _of_conda(words[2:])
     for word, name in zip(words, names, strict=True):
         if name == "vllm" and "/" in word:
-            found = script_interpreter(Path(word).expanduser(), search)
+            found = script_interpreter(_expanded(Path(word)), search)
             return Chosen(found, f"{word} of the launch") if found is not None else None
         if name.startswith("python"):
-            found = Path(word).expanduser().absolute() if "/" in word else which(word, search)
+            found = _expanded(Path(word)).absolute() if "/" in word else which(word, search)
             return Chosen(found, f"{word} of the launch") if found is not None else None
     return None
 
@@ -113,7 +122,7 @@ def _of_conda(words: list[str]) -> Chosen | None:
     root = Path(os.environ.get("CONDA_EXE", "/opt/conda/bin/conda")).parent.parent
     if name is None:
         return None
-    candidates = (root / "envs" / name, Path.home() / ".conda/envs" / name)
+    candidates = (root / "envs" / name, _expanded(Path("~/.conda/envs")) / name)
     return next((c for f in candidates if (c := _environment(f, f"conda run -n {name}")) is not None), None)
 
 
@@ -134,7 +143,7 @@ def _active() -> Chosen | None:
 def _own() -> Chosen | None:
     """The doctor's own environment, where vLLM is installed in it."""
     places = (p for p in sys.path if p.endswith(("site-packages", "dist-packages")))
-    if any(Path(place, "vllm", "__init__.py").is_file() for place in places):
+    if any(is_file(Path(place, "vllm", "__init__.py")) for place in places):
         return Chosen(Path(sys.executable), "the doctor's own interpreter, which has vLLM")
     return None
 
@@ -151,7 +160,7 @@ def _environment(folder: Path, named_by: str) -> Chosen | None:
 
 def _interpreter_in(folder: Path) -> Path | None:
     names = (folder / "bin" / "python", folder / "bin" / "python3")
-    return next((p for p in names if p.is_symlink() or p.is_file()), None)
+    return next((p for p in names if is_link(p) or is_file(p)), None)
 
 
 def first_folder(launch: Launch | None) -> str:

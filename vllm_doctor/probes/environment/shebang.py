@@ -4,6 +4,8 @@ import os
 import shlex
 from pathlib import Path
 
+from vllm_doctor.paths import is_file
+
 # A script that pip, uv or conda generates is under 1 KiB; the rest of a longer one does not matter.
 _READ_BYTES = 4096
 
@@ -28,14 +30,14 @@ def which(name: str, search: str) -> Path | None:
     """The executable file of that name in a PATH, links not followed; pyenv's shims are seen through."""
     for folder in search.split(os.pathsep):
         path = Path(folder or ".", name)
-        if path.is_file() and os.access(path, os.X_OK):
+        if is_file(path) and os.access(path, os.X_OK):
             return _behind_shim(path) or path.absolute()
     return None
 
 
 def _head(script: Path) -> str:
     try:
-        if not script.is_file():
+        if not is_file(script):
             return ""
         with script.open("rb") as file:
             return file.read(_READ_BYTES).decode("utf-8", "surrogateescape")
@@ -77,7 +79,7 @@ def _behind_shim(path: Path) -> Path | None:
     root = path.parent.parent
     for version in _pyenv_versions(root):
         target = root / "versions" / version / "bin" / path.name
-        if target.is_file():
+        if is_file(target):
             return target
     return None
 

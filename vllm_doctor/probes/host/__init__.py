@@ -10,6 +10,7 @@ from vllm_doctor.probes.host import (
     limits,
     loader,
     memory,
+    named,
     network,
     pci,
     processor,
@@ -60,4 +61,5 @@ def probe_host(variables: Mapping[str, str] | None = None, launch: Launch | None
         environment=environment_variables.relevant(known),
         network_interfaces=network.interfaces(),
         infiniband_devices=network.infiniband_devices(),
+        absent_paths=named.absent(known, launch),
     )

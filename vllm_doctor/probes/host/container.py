@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from vllm_doctor.paths import is_there
 from vllm_doctor.probes.host import files
 
 # Marks in the path of the control group, in this order: Kubernetes runs its pods with docker, containerd or CRI-O.
@@ -33,7 +34,7 @@ def kind(variables: Mapping[str, str]) -> str | None:
     if "APPTAINER_CONTAINER" in variables or "SINGULARITY_CONTAINER" in variables:
         return "apptainer"
     for path, name in _MARK_FILES:
-        if Path(path).exists():
+        if is_there(Path(path)):
             return name
     if named := files.text("/run/systemd/container", 64) or variables.get("container"):
         return named.split()[0][:40]

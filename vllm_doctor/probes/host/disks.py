@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vllm_doctor.facts import Docker, FileSystem, Launch, Unknown
+from vllm_doctor.paths import is_folder
 
 # Where the image of vLLM keeps the hub cache (its Dockerfile runs as root and sets neither HOME nor HF_HOME).
 IMAGE_HUB_CACHE = "/root/.cache/huggingface"
@@ -76,6 +77,6 @@ def _status(place: Path) -> tuple[os.statvfs_result | None, Exception | None]:
 
 def shared_memory() -> FileSystem | Unknown:
     """The file system where POSIX shared memory lives on Linux."""
-    if not Path(_SHARED_MEMORY).is_dir():
+    if not is_folder(Path(_SHARED_MEMORY)):
         return Unknown(f"this system has no {_SHARED_MEMORY}")
     return at("shm", _SHARED_MEMORY)

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from vllm_doctor.paths import is_there
 from vllm_doctor.probes.host import files
 
 LIBCUDA = "libcuda.so.1"
@@ -36,14 +37,7 @@ def libcuda_paths(library_path: tuple[str, ...], machine: str) -> tuple[str, ...
     wanted = [f"{folder}/{LIBCUDA}" for folder in library_path]
     wanted += cached(cache, LIBCUDA, machine)
     wanted += [f"{folder}/{LIBCUDA}" for folder in standard]
-    return tuple(dict.fromkeys(path for path in wanted if _exists(path)))
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False
+    return tuple(dict.fromkeys(path for path in wanted if is_there(Path(path))))
 
 
 def cached(cache: bytes, library: str, machine: str) -> list[str]:

@@ -6,12 +6,13 @@ from pathlib import Path
 from msgspec import structs
 
 from vllm_doctor.facts import ChatTemplate, Launch, Model, ModelProblem, ModelSource, Unknown
+from vllm_doctor.paths import is_file, is_folder
 from vllm_doctor.probes.model import locating
 from vllm_doctor.probes.model.adapters import CONFIG as ADAPTER_CONFIG
 from vllm_doctor.probes.model.adapters import named_adapters, read_adapter
 from vllm_doctor.probes.model.config import read_config
 from vllm_doctor.probes.model.names import suggest_ids, suggest_paths
-from vllm_doctor.probes.model.reading import Unreadable, is_file, is_folder, names_in, read_object
+from vllm_doctor.probes.model.reading import Unreadable, names_in, read_object
 from vllm_doctor.probes.model.template import read_template
 from vllm_doctor.probes.model.tokenizer import read_tokenizer
 from vllm_doctor.probes.model.weights import read_file, read_weights

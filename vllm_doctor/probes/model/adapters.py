@@ -8,7 +8,8 @@ import msgspec
 from msgspec import structs
 
 from vllm_doctor.facts import Launch, LoraAdapter, ModelProblem
-from vllm_doctor.probes.model.reading import Unreadable, is_file, open_regular, read_object
+from vllm_doctor.paths import is_file, is_folder
+from vllm_doctor.probes.model.reading import Unreadable, open_regular, read_object
 from vllm_doctor.probes.model.weights import header_length, parse_header
 
 MAXIMUM_BYTES = 2**20
@@ -30,7 +31,7 @@ def named_adapters(launch: Launch, base: Path, home: str | None) -> tuple[LoraAd
     adapters = []
     for name, path in _pairs(launch):
         folder = local_path(path, base, home)
-        if not folder.is_dir() and is_repo_id(path):
+        if not is_folder(folder) and is_repo_id(path):
             adapters.append(LoraAdapter(name=name, path=path))
         else:
             adapters.append(read_adapter(name, path, folder))

@@ -10,8 +10,9 @@ import httpx
 from msgspec import Struct
 
 from vllm_doctor import __version__
-from vllm_doctor.facts import ModelProblem
+from vllm_doctor.facts import ModelProblem, Unknown
 from vllm_doctor.probes.model.reading import Unreadable, parse_object
+from vllm_doctor.probes.running import Running
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 # Each request; the whole conversation takes at most MAXIMUM_SECONDS.
@@ -49,7 +50,8 @@ class Access(Struct, frozen=True, kw_only=True):
 
     def client(self) -> httpx.Client:
         """A client that goes the way vLLM would go; raises ValueError or OSError where that is no way."""
-        headers = {"user-agent": f"vllm-doctor/{__version__}"}
+        # Identity: a few bytes of a compressed body could stand for gigabytes.
+        headers = {"user-agent": f"vllm-doctor/{__version__}", "accept-encoding": "identity"}
         if self.token:
             headers["authorization"] = f"Bearer {self.token}"
         certificates = self.variables.get("SSL_CERT_FILE")
@@ -78,15 +80,25 @@ def _proxy(endpoint: str, variables: Mapping[str, str]) -> str | None:
 def ask_hub(repo_id: str, revision: str | None, access: Access, wanted: tuple[str, ...]) -> HubAnswer:
     """The hub's answer about a repository; a refusal is its `problem`.
 
-    config.json is asked for first, by the URL that the hub's client uses, so that a mirror without an API will do.
+    The limit holds for the whole conversation: httpx counts anew with every byte that comes. config.json is asked for first, by the URL that the hub's client uses, so that a mirror without an API will do.
     """
     try:
         client = access.client()
     except (httpx.InvalidURL, ValueError, OSError, ImportError) as problem:
         detail = f"{access.endpoint}: {problem}"
         return HubAnswer(problem=ModelProblem(kind="unreachable", file=repo_id, detail=detail))
+    conversation = _Conversation(client, repo_id, revision or "main", access.token is not None)
+    talk = Running("hub", lambda: _held(client, conversation, wanted))
+    answer = talk.result(MAXIMUM_SECONDS + 0.5)
+    if not isinstance(answer, Unknown):
+        return answer
+    why = f"no whole answer within {MAXIMUM_SECONDS:g} s" if talk.late else answer.reason
+    detail = f"{_site(client)}: {why}"
+    return HubAnswer(problem=ModelProblem(kind="unreachable", file=repo_id, detail=detail))
+
+
+def _held(client: httpx.Client, conversation: "_Conversation", wanted: tuple[str, ...]) -> HubAnswer:
     with client:
-        conversation = _Conversation(client, repo_id, revision or "main", access.token is not None)
         try:
             return conversation.hold(wanted)
         except _Refused as refused:
@@ -164,8 +176,10 @@ class _Conversation:
 
 
 def _bounded(response: httpx.Response, deadline: float) -> bytes | None:
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise httpx.DecodingError("the answer is compressed, which was not asked for")
     data = bytearray()
-    for chunk in response.iter_bytes():
+    for chunk in response.iter_raw():
         data += chunk
         if len(data) > MAXIMUM_BYTES or time.monotonic() > deadline:
             return None

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from vllm_doctor.probes.model.reading import Unreadable, is_file, is_folder, names_in, read_bytes
+from vllm_doctor.paths import is_file, is_folder
+from vllm_doctor.probes.model.reading import Unreadable, names_in, read_bytes
 
 # huggingface_hub 2.4 utils/_validators.py: one optional organisation, 96 characters each, no `--` or `..`, no `.git`.
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]{0,94}[A-Za-z0-9_])?"
@@ -72,7 +73,11 @@ def _expanded(value: str, variables: Mapping[str, str]) -> Path:
     home = variables.get("HOME")
     if home and (value == "~" or value.startswith("~/")):
         value = home + value[1:]
-    return Path(os.path.expandvars(value)).expanduser()
+    path = Path(os.path.expandvars(value))
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path  # `~somebody`, who is not there
 
 
 def find_snapshot(repo_id: str, revision: str | None, caches: tuple[Path, ...]) -> Snapshot | None:

@@ -4,7 +4,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from vllm_doctor.probes.model.reading import is_folder, names_in
+from vllm_doctor.paths import is_folder
+from vllm_doctor.probes.model.reading import names_in
 
 # Ids that are written without their organisation, or under a wrong one, most often in vLLM's issue threads and guides.
 # Source: the examples in vLLM's docs/models/supported_models.md (0.32) and the publishers' pages on huggingface.co.

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from vllm_doctor.facts import ModelProblem
+from vllm_doctor.paths import is_link
 
 # Deeper than any config there is; msgspec itself stops at the recursion limit.
 MAXIMUM_DEPTH = 64
@@ -47,7 +48,7 @@ def open_regular(path: Path) -> tuple[BinaryIO, int]:
 
 
 def _gone(path: Path) -> str:
-    if path.is_symlink():
+    if is_link(path):
         return f"a link to {os.fspath(path.readlink())}, which is not there"
     return "not there"
 
@@ -164,19 +165,3 @@ def names_in(folder: Path) -> tuple[frozenset[str], bool]:
     except OSError:
         return frozenset(), False
     return frozenset(names), True
-
-
-def is_folder(path: Path) -> bool:
-    """Whether the path is a folder; False where it cannot be asked (a loop of links, a name too long)."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def is_file(path: Path) -> bool:
-    """Whether the path is a regular file; False where it cannot be asked."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

@@ -10,6 +10,7 @@ from msgspec import structs
 from vllm_doctor import redact
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.facts import ServerAnswer, Unknown
+from vllm_doctor.probes.running import Running
 
 if TYPE_CHECKING:
     from vllm_doctor.client.replies import Reply
@@ -53,12 +54,23 @@ def base_url(url: str) -> str:
 def ask(url: str, timeout_seconds: float) -> ServerAnswer:
     """The server's health, version and models; what failed is told in `failure` and `problem`.
 
-    Asked as `vllm-doctor connect` asks, within its bounds; no key is sent.
+    Asked as `vllm-doctor connect` asks, within its bounds; no key is sent. The limit holds for the resolver as well,
+    which has none of its own.
     """
+    base = base_url(url)
+    talk = Running("server", lambda: _talk(base, timeout_seconds))
+    answer = talk.result(timeout_seconds + 0.5)
+    if not isinstance(answer, Unknown):
+        return answer
+    kind, why = ("timeout", f"no whole answer within {timeout_seconds:g} s") if talk.late else ("other", answer.reason)
+    problem = redact.line(f"{base}: {why}")
+    return ServerAnswer(url=redact.line(base), models=Unknown(problem), problem=problem, failure=kind)
+
+
+def _talk(base: str, timeout_seconds: float) -> ServerAnswer:
     from vllm_doctor.client import identify
     from vllm_doctor.client.session import Session
 
-    base = base_url(url)
     deadline = time.monotonic() + timeout_seconds
     session = Session(base, None, timeout_seconds)
     try:

@@ -108,8 +108,8 @@ def facts(found: tuple[Socket, ...], ports: Collection[int], commands: Mapping[i
 def _fact(socket: Socket, pid: int | None, commands: Mapping[int, str]) -> Listener:
     command = None if pid is None else commands.get(pid)
     if pid is not None and command is None:
-        words = (files.head(f"/proc/{pid}/cmdline", 4096) or b"").decode("utf-8", "replace")
-        command = redact.line(words.replace("\0", " ")) or None
+        words = (files.head(f"/proc/{pid}/cmdline", 4096) or b"").decode("utf-8", "replace").split("\0")
+        command = redact.line(" ".join(redact.words(word for word in words if word))) or None
     return Listener(address=socket.address, port=socket.port, pid=pid, command=command, user=user_name(socket.user_id))
 
 

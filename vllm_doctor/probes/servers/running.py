@@ -91,7 +91,7 @@ def _server(process: Process, ports: frozenset[int] | None) -> Server:
     return Server(
         pid=process.pid,
         user=_user(folder),
-        command=redact.line(launch.given if launch is not None else " ".join(process.words)),
+        command=redact.line(launch.given if launch is not None else " ".join(redact.words(process.words))),
         model=launch.model if launch is not None else None,
         port=port,
         age_seconds=_age_seconds(process.pid),

@@ -77,6 +77,7 @@ def inspection(found: Layout, library_path: str) -> dict[str, object]:
         "complete": complete,
         "leftovers": leftovers,
         "other_site_packages": _other_site_packages(found),
+        "externally_managed": _externally_managed(found),
     }
 
 
@@ -119,6 +120,13 @@ def _extensions(
     for path in torch_libraries(torch) if torch is not None else ():
         judgements.append(judged("torch", path, libraries, with_symbols=False)[0])
     return judgements, files
+
+
+def _externally_managed(found: Layout) -> bool:
+    """Whether pip would refuse (PEP 668: a file in the standard library's folder, virtual environments excepted)."""
+    if found.kind in ("venv", "uv"):
+        return False
+    return os.path.isfile(os.path.join(os.path.dirname(os.__file__), "EXTERNALLY-MANAGED"))
 
 
 def _other_site_packages(found: Layout) -> list[str]:

@@ -1,0 +1,1 @@
+"""The doctor against hostile input: bounded time and memory, nothing executed, nothing leaked."""
