@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
@@ -13,6 +13,12 @@ from vllm_doctor.cli import options, printing
 from vllm_doctor.cli.options import Output
 from vllm_doctor.errors import DoctorError, SelectionError
 from vllm_doctor.finding import Finding
+
+if TYPE_CHECKING:
+    from vllm_doctor.client.request_file import Request
+    from vllm_doctor.client.visit import Options, Progress
+    from vllm_doctor.client.walk import Connection
+    from vllm_doctor.reports.connection import Watched
 
 # vLLM's own variable for the key of a server (vllm/envs.py). OPENAI_API_KEY is not taken unasked: it is the key to
 # another party's service and must not be sent to whatever address was typed.
@@ -51,7 +57,8 @@ def command(urls: tuple[str, ...], **given: Any) -> int:
     request = _request(given)
     addresses = _addresses(urls, request)
     watched = None
-    connections = [_one(url, wanted, request) for url in addresses]
+    with printing.live(output) as progress:
+        connections = [_one(url, wanted, request, progress) for url in addresses]
     if given["watch"] is not None:
         watched, found = _watch(addresses[0], wanted, given["watch"])
         connections[0] = _joined(connections[0], found)
@@ -62,7 +69,7 @@ def command(urls: tuple[str, ...], **given: Any) -> int:
     return options.exit_code(diagnosis(connections, findings), output.fail_on)
 
 
-def _wanted(given: dict[str, Any]) -> Any:
+def _wanted(given: dict[str, Any]) -> "Options":
     from vllm_doctor.client.visit import Options
 
     variable, key = _key(given["api_key_env"])
@@ -97,7 +104,7 @@ def _key(variable: str | None) -> tuple[str | None, str | None]:
     return name, value
 
 
-def _request(given: dict[str, Any]) -> Any:
+def _request(given: dict[str, Any]) -> "Request | None":
     from vllm_doctor.client import request_file
 
     if given["request"] is not None and given["curl"] is not None:
@@ -113,7 +120,7 @@ def _request(given: dict[str, Any]) -> Any:
     return found
 
 
-def _addresses(urls: tuple[str, ...], request: Any) -> tuple[str, ...]:
+def _addresses(urls: tuple[str, ...], request: "Request | None") -> tuple[str, ...]:
     if not urls and request is not None and request.url is not None:
         parts = urlsplit(request.url)
         urls = (f"{parts.scheme}://{parts.netloc}/v1",)
@@ -128,17 +135,17 @@ def _addresses(urls: tuple[str, ...], request: Any) -> tuple[str, ...]:
     return urls
 
 
-def _one(url: str, wanted: Any, request: Any) -> Any:
+def _one(url: str, wanted: "Options", request: "Request | None", progress: "Progress") -> "Connection":
     if request is not None:
         from vllm_doctor.client.replay import replay
 
-        return replay(url, request, wanted)
+        return replay(url, request, wanted, progress)
     from vllm_doctor.client.walk import walk
 
-    return walk(url, wanted)
+    return walk(url, wanted, progress)
 
 
-def _watch(url: str, wanted: Any, seconds: float) -> tuple[Any, tuple[Finding, ...]]:
+def _watch(url: str, wanted: "Options", seconds: float) -> "tuple[Watched | None, tuple[Finding, ...]]":
     """The figures of the watch, shown live on a terminal, and what they mean."""
     from vllm_doctor.client import health
     from vllm_doctor.client.replies import Reply
@@ -162,7 +169,7 @@ def _watch(url: str, wanted: Any, seconds: float) -> tuple[Any, tuple[Finding, .
     return (health.told(found.figures), found), found.findings
 
 
-def _joined(one: Any, found: tuple[Finding, ...]) -> Any:
+def _joined(one: "Connection", found: tuple[Finding, ...]) -> "Connection":
     """The connection with what the watch found; the look at one moment gives way to it."""
     from msgspec import structs
 
@@ -172,7 +179,7 @@ def _joined(one: Any, found: tuple[Finding, ...]) -> Any:
     return structs.replace(one, findings=tuple(ordered))
 
 
-def _selected(connections: list[Any], given: dict[str, Any]) -> tuple[Finding, ...]:
+def _selected(connections: "list[Connection]", given: dict[str, Any]) -> tuple[Finding, ...]:
     """The findings that --select and --ignore leave, worst first."""
     from vllm_doctor.causes import catalogue
 
@@ -189,7 +196,9 @@ def _names(values: tuple[str, ...], known: set[str]) -> frozenset[str]:
     return names
 
 
-def _report(connections: list[Any], findings: tuple[Finding, ...], watched: Any, output: Output) -> None:
+def _report(
+    connections: "list[Connection]", findings: tuple[Finding, ...], watched: "Watched | None", output: Output
+) -> None:
     from vllm_doctor.reports import connection, text
 
     if output.format_name == "json":

@@ -13,8 +13,8 @@ from vllm_doctor.client.mending import Mended, Mender
 from vllm_doctor.client.names import served
 from vllm_doctor.client.replies import Reply
 from vllm_doctor.client.request_file import Request
-from vllm_doctor.client.visit import Broken, Options, Visit, client_fix, text_of, walk_steps
-from vllm_doctor.client.walk import Connection, Seen, connection, nothing_seen
+from vllm_doctor.client.visit import Broken, Options, Progress, Visit, client_fix, silent, text_of, walk_steps
+from vllm_doctor.client.walk import Connection, connection
 from vllm_doctor.finding import Finding, Fix
 
 REACHING = (
@@ -172,14 +172,13 @@ def _malformed(found: Finding, content: bytes) -> Finding:
     return structs.replace(found, title=place, evidence=(*found.evidence, place))
 
 
-def replay(url: str, request: Request, options: Options, seen: Seen = nothing_seen) -> Connection:
+def replay(url: str, request: Request, options: Options, progress: Progress = silent) -> Connection:
     """Replay a request against one URL; raises UrlError for a URL that is none."""
-    visit = Visit(url, options)
+    visit = Visit(url, options, progress)
     sent = Replay(visit, request)
     steps = (*REACHING, ("models", sent.learn), ("request", sent.replay))
     try:
-        for step in walk_steps(visit, steps):
-            seen(visit.shown_base, step)
+        walk_steps(visit, steps)
     finally:
         visit.session.close()
     return connection(visit)

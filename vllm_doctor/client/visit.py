@@ -1,7 +1,7 @@
 """One visit to a server: the options, what was learnt so far, and the steps with what became of them."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,11 +14,18 @@ from vllm_doctor.client.session import Session
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.finding import Finding, Fix, Severity
 
+# Told of every step: its name, then "started", and "done", "failed" or "skipped".
+Progress = Callable[[str, str], None]
+
 # Where Tlink keeps the settings that a fix names.
 TLINK = "Settings -> AI Assistant -> AI Providers -> vLLM (Local)"
 
 # Endings that are often pasted with the address; the client appends them itself.
 OPERATIONS = ("/chat/completions", "/completions", "/embeddings", "/models", "/responses")
+
+
+def silent(_step: str, _state: str) -> None:
+    """For walks that nobody watches."""
 
 
 class UrlError(DoctorError):
@@ -64,9 +71,9 @@ class Broken(Exception):
 class Visit:
     """What is known of one server while its steps are walked; `base` is the URL that the client would use."""
 
-    def __init__(self, url: str, options: Options) -> None:
-        self.given = url
+    def __init__(self, url: str, options: Options, progress: Progress = silent) -> None:
         self.base = full_url(url)
+        self.progress = progress
         self.options = options
         self.session = Session(self.base, options.key, options.timeout_seconds)
         self.kind: Kind | None = None
@@ -97,6 +104,7 @@ class Visit:
     def take(self, name: str, step: "Callable[[Visit], str]") -> bool:
         """Walk one step; False where the walk ends here. Findings below an error do not end it."""
         started = time.monotonic()
+        self.progress(name, "started")
         goes_on, status = True, "passed"
         try:
             detail = step(self)
@@ -106,6 +114,7 @@ class Visit:
             status, detail = "failed", broken.findings[0].title
             self.findings += [structs.replace(found, check=name) for found in broken.findings]
             goes_on = all(found.severity is not Severity.ERROR for found in broken.findings)
+        self.progress(name, "done" if status == "passed" else status)
         seconds = round(time.monotonic() - started, 6)
         self.steps.append(Step(name=name, status=status, seconds=seconds, detail=redact.line(detail, 500)))
         return goes_on
@@ -141,7 +150,7 @@ def client_fix(title: str, settings: Mapping[str, str]) -> Fix:
     return Fix(title=f"{title} (Tlink: {TLINK})", settings=settings)
 
 
-def walk_steps(visit: Visit, steps: "tuple[tuple[str, Callable[[Visit], str]], ...]") -> Iterator[Step]:
+def walk_steps(visit: Visit, steps: "tuple[tuple[str, Callable[[Visit], str]], ...]") -> None:
     """Walk the steps, one after the other; those after a broken one are skipped."""
     broken: str | None = None
     for name, step in steps:
@@ -150,7 +159,6 @@ def walk_steps(visit: Visit, steps: "tuple[tuple[str, Callable[[Visit], str]], .
             visit.steps.append(Step(name=name, status="skipped", seconds=0.0, detail=reason))
         elif not visit.take(name, step):
             broken = name
-        yield visit.steps[-1]
 
 
 def text_of(value: Any) -> str:

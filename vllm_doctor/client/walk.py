@@ -1,16 +1,12 @@
 """The walk: every step of a client in its order, up to the first that breaks."""
 
-from collections.abc import Callable
-
 from msgspec import Struct
 
 from vllm_doctor.client import calling, chatting, extras, finding_paths, naming, reaching
 from vllm_doctor.client.health import health
 from vllm_doctor.client.names import Served
-from vllm_doctor.client.visit import Options, Step, Visit, walk_steps
+from vllm_doctor.client.visit import Options, Progress, Step, Visit, silent, walk_steps
 from vllm_doctor.finding import Finding
-
-Seen = Callable[[str, Step], None]
 
 REACHING = (
     ("name", reaching.name),
@@ -47,16 +43,11 @@ class Connection(Struct, frozen=True, kw_only=True):
     server: str | None = None
 
 
-def nothing_seen(_url: str, _step: Step) -> None:
-    """For walks that nobody watches."""
-
-
-def walk(url: str, options: Options, seen: Seen = nothing_seen) -> Connection:
+def walk(url: str, options: Options, progress: Progress = silent) -> Connection:
     """Walk all steps against one URL; raises UrlError for a URL that is none."""
-    visit = Visit(url, options)
+    visit = Visit(url, options, progress)
     try:
-        for step in walk_steps(visit, (*REACHING, *CHATTING)):
-            seen(visit.shown_base, step)
+        walk_steps(visit, (*REACHING, *CHATTING))
     finally:
         visit.session.close()
     return connection(visit)
