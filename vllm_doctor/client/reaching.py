@@ -119,7 +119,8 @@ def _refused_here(visit: Visit, where: str, number: int, evidence: tuple[str, ..
         moved = _with_port(visit.base, running[0].port or DEFAULT_PORT)
         fixes = (client_fix("enter the port of the server that runs", {"Base URL": moved}), *fixes)
         return error("connection-refused", f"nothing listens at {where}", evidence=(*evidence, *seen), fixes=fixes)
-    seen = ("no vLLM server is in this host's process table (one in a container of another user may be hidden)",)
+    seen = tuple(f"a vLLM server (pid {s.pid}) is for port {s.port or 'unknown'}, not {number}" for s in servers[:5])
+    seen = seen or ("no vLLM server is in this host's process table (a container's may be hidden)",)
     return error("connection-refused", f"nothing listens at {where}", evidence=(*evidence, *seen), fixes=fixes)
 
 

@@ -102,12 +102,19 @@ def lines(
 def _walked(one: Connection) -> Iterator[Line]:
     yield Line(words=(Span(words.line(one.url), Style.STRONG),))
     mild = {f.check for f in one.findings} - {f.check for f in one.findings if f.severity is Severity.ERROR}
+    after = tuple(step for step in one.steps if step.status == "skipped" and step.detail.startswith("the step "))
     for step in one.steps:
+        if step in after:
+            continue
         sign = WARNED if step.status == "failed" and step.name in mild else SIGNS[step.status]
         style = Style.MUTED if step.status == "skipped" else Style.PLAIN
         seconds = f"{step.seconds:5.2f} s  " if step.status != "skipped" else ""
         text = (Span(step.name.ljust(NAME_COLUMN - 4)), Span(f"{seconds}{words.line(step.detail)}", style))
         yield Line(label=Span(f"  {sign.text}", sign.style), words=_kept(text), hang=4)
+    if after:
+        names = ", ".join(step.name for step in after)
+        told = Span(f"not taken, as {words.line(after[0].detail)}: {names}", Style.MUTED)
+        yield Line(label=Span("  ·", Style.MUTED), words=(told,), hang=4)
     yield BLANK
 
 
