@@ -1,5 +1,6 @@
 """Proves fixes that edit the launch: applied to a copy of the snapshot, the checks run again, only clean ones kept."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 
@@ -15,6 +16,10 @@ from vllm_doctor.snapshot import Snapshot
 
 # One correction may uncover the next; more rounds than this are no correction any more.
 MAXIMUM_ROUNDS = 4
+
+# Each proof runs the checks once; what is beyond is not proved, and so not offered.
+MAXIMUM_PROOFS = 60
+MAXIMUM_SECONDS = 20.0
 
 
 def correct(diagnosis: Diagnosis, registry: Registry, selection: Selection | None = None) -> Diagnosis:
@@ -39,6 +44,8 @@ class _Judge:
         self._asked = frozenset(c.id for c in checks)
         self._selection = selection
         self._snapshot = snapshot
+        self._proofs_left = MAXIMUM_PROOFS
+        self._deadline = time.monotonic() + MAXIMUM_SECONDS
         self._before = _complaint_counts(self._findings(snapshot))
 
     def proved(self, finding: Finding) -> Finding:
@@ -49,6 +56,9 @@ class _Judge:
         kept: list[Fix] = []
         advice: list[Fix] = []
         for fix in finding.fixes:
+            if fix.launch is not None and (self._proofs_left <= 0 or time.monotonic() > self._deadline):
+                continue
+            self._proofs_left -= fix.launch is not None
             new = () if fix.launch is None else self._new_complaints(finding, fix.launch)
             if new == ():
                 kept.append(fix)

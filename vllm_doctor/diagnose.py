@@ -1,7 +1,12 @@
 """Runs the checks over a snapshot and orders what they found."""
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from enum import Enum
+from types import FrameType
 
 from msgspec import Struct, structs
 
@@ -11,6 +16,12 @@ from vllm_doctor.facts import Unknown
 from vllm_doctor.finding import Finding, Severity
 from vllm_doctor.registry import Registry
 from vllm_doctor.snapshot import Snapshot, platform_name
+
+# What one check finds more often than this nobody reads; a foreign snapshot may hold it a million times.
+MAXIMUM_FINDINGS = 50
+
+# A check takes milliseconds; on facts made to hurt, or in somebody's plugin, it may take for ever.
+MAXIMUM_SECONDS = 10.0
 
 
 class Status(str, Enum):
@@ -98,8 +109,13 @@ def run_check(check: Check, snapshot: Snapshot) -> tuple[list[Finding], CheckRes
     started = time.perf_counter()
     status, reason = Status.PASSED, ""
     try:
-        for finding in check.function(snapshot):
-            found.append(structs.replace(finding, check=check.id))  # noqa: PERF401 - what came before a raise is kept
+        with _limited(MAXIMUM_SECONDS):
+            for finding in check.function(snapshot):
+                found.append(structs.replace(finding, check=check.id))
+                if len(found) >= MAXIMUM_FINDINGS:
+                    break
+    except _TooSlow:
+        status, reason = Status.UNKNOWN, f"the check did not end within {MAXIMUM_SECONDS:g} s"
     except NotKnown as problem:
         status, reason = Status.UNKNOWN, str(problem)
     except NotApplicable as problem:
@@ -109,6 +125,29 @@ def run_check(check: Check, snapshot: Snapshot) -> tuple[list[Finding], CheckRes
     if found and status is not Status.CRASHED:
         status = Status.FOUND
     return found, _result(check, status, reason, time.perf_counter() - started)
+
+
+class _TooSlow(Exception):
+    """A check took longer than any check does."""
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End what takes longer with _TooSlow; in another thread than the main one, where no alarm rings, do nothing."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _ring(_number: int, _frame: FrameType | None) -> None:
+    raise _TooSlow
 
 
 def _result(check: Check, status: Status, reason: str, seconds: float = 0.0) -> CheckResult:

@@ -11,6 +11,9 @@ import msgspec
 
 MASK = "***"
 
+# What the home folder of whoever takes a snapshot is called in it.
+HOME_ALIAS = "/home/user"
+
 # One value longer than this is cut: no fact needs more, and a report must stay readable.
 MAXIMUM_CHARACTERS = 1_200_000
 
@@ -145,12 +148,13 @@ def identity(value: S) -> S:
     plain = msgspec.to_builtins(value)
     aliases = _aliases(plain)
     home = os.environ.get("HOME", "").rstrip("/")
+    # An absolute path stays one: checks tell `~/x`, which vLLM takes literally, from a path.
+    at_home = re.compile(rf"(?<![A-Za-z0-9_.\-]){re.escape(home)}(?![A-Za-z0-9_.\-])") if len(home) > 1 else None
 
     def mask(string: str) -> str:
         string = text(string)
-        if len(home) > 1:
-            string = string.replace(home + "/", "~/")
-            string = "~" if string == home else string
+        if at_home is not None and home in string:
+            string = at_home.sub(HOME_ALIAS, string)
         for name, alias in aliases.items():
             if name in string:
                 string = re.sub(rf"(?<![A-Za-z0-9_.\-]){re.escape(name)}(?![A-Za-z0-9_\-])", alias, string)

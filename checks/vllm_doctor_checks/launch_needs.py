@@ -11,7 +11,8 @@ from vllm_doctor_checks.launching import planned_release
 
 # The distribution that a value of a flag imports, and that vLLM does not bring.
 # SOURCE: the imports of vllm/model_executor/model_loader/*.py and weight_utils.py, `assert_ray_available` of
-# vllm/v1/executor/ray_utils.py, vllm/distributed/kv_transfer/kv_connector/v1/*.py, 0.32.0; extras of its metadata.
+# vllm/v1/executor/ray_utils.py, vllm/distributed/kv_transfer/kv_connector/v1/*.py, `SpeculativeConfig` of
+# vllm/config/speculative.py, 0.32.0; extras of its metadata.
 _BY_VALUE: dict[str, dict[str, str]] = {
     "--load-format": {
         "runai_streamer": "runai-model-streamer",
@@ -22,7 +23,8 @@ _BY_VALUE: dict[str, dict[str, str]] = {
     },
     "--distributed-executor-backend": {"ray": "ray"},
     "--data-parallel-backend": {"ray": "ray"},
-    "kv_connector": {"LMCacheConnectorV1": "lmcache", "LMCacheMPConnector": "lmcache"},
+    "--speculative-config.method": {"suffix": "arctic-inference"},
+    "--kv-transfer-config.kv_connector": {"LMCacheConnectorV1": "lmcache", "LMCacheMPConnector": "lmcache"},
 }
 _ON = frozenset({"1", "true"})
 
@@ -63,22 +65,23 @@ def feature_package(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _asked(snapshot: Snapshot, launch: Launch) -> Iterator[tuple[str, str, LaunchEdit]]:
     for flag, packages in _BY_VALUE.items():
-        value = _connector(launch) if flag == "kv_connector" else launch.value(flag)
+        name, _, key = flag.partition(".")
+        value = _inside(launch, name, key) if key else launch.value(name)
         if value in packages:
-            name = "--kv-transfer-config" if flag == "kv_connector" else flag
             yield f"{flag} {value}", packages[value], LaunchEdit(unset=(name,))
     if (snapshot.variables.get("VLLM_USE_MODELSCOPE") or "").lower() in _ON:
         yield "VLLM_USE_MODELSCOPE", "modelscope", LaunchEdit(env={"VLLM_USE_MODELSCOPE": None})
 
 
-def _connector(launch: Launch) -> str | None:
-    if (dotted := launch.value("--kv-transfer-config.kv_connector")) is not None:
+def _inside(launch: Launch, flag: str, key: str) -> str | None:
+    """One word of a JSON flag, behind a dot or inside of the JSON."""
+    if (dotted := launch.value(f"{flag}.{key}")) is not None:
         return dotted
     try:
-        document = json.loads((launch.value("--kv-transfer-config") or "null")[:100_000])
+        document = json.loads((launch.value(flag) or "null")[:100_000])
     except (ValueError, RecursionError):
         return None
-    found = document.get("kv_connector") if isinstance(document, dict) else None
+    found = document.get(key) if isinstance(document, dict) else None
     return found if isinstance(found, str) else None
 
 

@@ -340,6 +340,7 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
     if any(p.file == "config.json" and p.kind == "missing" for p in model.problems):
         raise NotApplicable("the folder holds no model")
     if model.tokenizer_files:
+        yield from _not_mistral(model, launch)
         return
     if downloads_missing(model) or (model.source is ModelSource.HUB and not model.weight_files):
         raise NotKnown("not all files of the model are known: vLLM will download the rest")
@@ -354,6 +355,19 @@ def tokenizer_files(snapshot: Snapshot) -> Iterator[Finding]:
             Fix(title="Or name the base model with `--tokenizer`"),
         ),
     )
+
+
+def _not_mistral(model: Model, launch: Launch | None) -> Iterator[Finding]:
+    """mistral_common `tokens/tokenizers/utils.py`, which vLLM 0.32 asks, ends with "No tokenizer file found."."""
+    if launch is None or launch.value("--tokenizer-mode") != "mistral" or model.source is not ModelSource.FOLDER:
+        return
+    if not any(name.startswith(("tekken", "tokenizer.model", "tokenizer.mm")) for name in model.tokenizer_files):
+        yield error(
+            "tokenizer-broken",
+            "--tokenizer-mode mistral, and the model has no tokenizer of Mistral's own format",
+            evidence=(f"found: {', '.join(model.tokenizer_files[:6])}", "neither tekken.json nor tokenizer.model"),
+            fixes=(Fix(title="Drop it", launch=LaunchEdit(unset=("--tokenizer-mode",)), automatic=True),),
+        )
 
 
 def _named_tokenizer(model: Model) -> Iterator[Finding]:

@@ -43,6 +43,17 @@ VALIDATED = frozenset(
     {"llama", "gemma2", "gemma3_text", "deepseek_v2", "arcee", "cwm", "minicpm3", "jais2", "vaultgemma"}
 )
 VALIDATED_FROM = "5.5.0"
+# Keys of config.json that every reader takes for whole numbers.
+COUNTS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "intermediate_size",
+    "max_position_embeddings",
+)
 # The only latent size that the CPU's MLA kernel has: 512 + 64 (v1/attention/backends/mla/cpu_mla.py, 0.28 to 0.33).
 CPU_MLA_SIZE = 576
 MLA_TYPES = frozenset({"deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "deepseek_mtp", "glm4_moe_lite"})
@@ -59,6 +70,7 @@ def config_shape(snapshot: Snapshot) -> Iterator[Finding]:
     """
     config = config_of(snapshot)
     heads, kv_heads, hidden = config.num_attention_heads, config.num_key_value_heads, config.hidden_size
+    yield from _words_for_numbers(config)
     if not heads:
         raise NotApplicable("config.json names no attention heads")
     text = config.text()
@@ -69,6 +81,19 @@ def config_shape(snapshot: Snapshot) -> Iterator[Finding]:
         yield _do_not_fit(config, f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
     if uses_mla and snapshot.platform == "cpu" and config.text_model_type in MLA_TYPES:
         yield from _no_kernel(text, snapshot)
+
+
+def _words_for_numbers(config: ModelConfig) -> Iterator[Finding]:
+    """`"hidden_size": "128"`: transformers 5 refuses it (huggingface_hub `StrictDataclassFieldValidationError`)."""
+    text = config.text()
+    quoted = [key for key in COUNTS if isinstance(value := text.get(key), str) and value.strip().isdecimal()]
+    if quoted:
+        yield error(
+            "model-files-incomplete",
+            f"config.json gives {quoted[0]} as a text, not as a number",
+            evidence=tuple(f"{key}: {text[key]!r}" for key in quoted),
+            fixes=(Fix(title="Write the numbers without quotes, or take the config.json of the original repository"),),
+        )
 
 
 def _is_refused(config: ModelConfig, snapshot: Snapshot) -> bool:

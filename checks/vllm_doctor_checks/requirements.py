@@ -189,11 +189,13 @@ def pin_of(environment: Environment, target: str) -> Edge | None:
     if has_metadata(environment) and own is not None:
         return declared(own, environment, target)
     pins = _released_pins(environment)
-    if pins is None:
+    build = environment.vllm
+    # requirements/cpu.txt names a torch of its own: 2.6.0 for vLLM 0.10.0, whose CUDA build pins 2.7.1.
+    other_torch = target.startswith("torch") and (build is None or build.platform != "cuda")
+    if pins is None or other_torch:
         raise NotKnown("what this vLLM requires is not known: its metadata is not at hand, and it is no known release")
     if target not in pins:
         return None
-    build = environment.vllm
     by = Distribution(name="vllm", version=build.version if build is not None else None, location="")
     return Edge(by, target, pins[target], environment.distribution(target), ("vllm",))
 

@@ -278,6 +278,10 @@ def _needs_torch(environment: Environment, companion: Distribution) -> str | Non
     own = requirements.declared(companion, environment, "torch")
     if own is not None and own.specifier:
         return own.specifier
+    parsed = requirements.version(companion.version or "")
+    if parsed is None or parsed.is_prerelease:
+        # `0.23.0a0+824e8c8`: built from source for the torch beside it, as ROCm's and NVIDIA's images do.
+        return None
     _, minor, _ = requirements.release(companion.version)
     if _is_vision(companion):
         return f"==2.{minor - VISION_OFFSET}.*" if minor in VISION_MINORS else None

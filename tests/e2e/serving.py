@@ -64,7 +64,7 @@ def starting(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    argv = [python.parent / "vllm", "serve", model, "--enforce-eager", "--max-model-len", "2048",
+    argv = [str(python.parent / "vllm"), "serve", str(model), "--enforce-eager", "--max-model-len", "2048",
             "--host", "127.0.0.1", "--port", str(port), *flags]  # fmt: skip
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": str(folder)}
     environment |= dict(variables or {})

@@ -1,14 +1,17 @@
 """How far one name is from another, and which known name is nearest."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 # A name that is further off than this is another name, not a misspelling.
 MAXIMUM_DISTANCE = 3
 
 
+# The checks run again for every fix that is to be proved, over the same names.
+@lru_cache(maxsize=32_768)
 def distance(one: str, other: str, maximum: int = MAXIMUM_DISTANCE) -> int:
     """The edits (insert, drop, replace, swap neighbours) between two words; `maximum` + 1 where there are more."""
-    if abs(len(one) - len(other)) > maximum:
+    if abs(len(one) - len(other)) > maximum or _different_letters(one, other) > 2 * maximum:
         return maximum + 1
     before: list[int] = []
     previous = list(range(len(other) + 1))
@@ -24,6 +27,11 @@ def distance(one: str, other: str, maximum: int = MAXIMUM_DISTANCE) -> int:
             return maximum + 1
         before, previous = previous, current
     return min(previous[-1], maximum + 1)
+
+
+def _different_letters(one: str, other: str) -> int:
+    """How many kinds of letters only one of the words has: an edit changes that by two at most."""
+    return len(set(one) ^ set(other))
 
 
 def nearest(word: str, names: Iterable[str], maximum: int | None = None) -> str | None:

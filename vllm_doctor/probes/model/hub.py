@@ -80,7 +80,8 @@ def _proxy(endpoint: str, variables: Mapping[str, str]) -> str | None:
 def ask_hub(repo_id: str, revision: str | None, access: Access, wanted: tuple[str, ...]) -> HubAnswer:
     """The hub's answer about a repository; a refusal is its `problem`.
 
-    The limit holds for the whole conversation: httpx counts anew with every byte that comes. config.json is asked for first, by the URL that the hub's client uses, so that a mirror without an API will do.
+    The limit holds for the whole conversation: httpx counts anew with every byte that comes.
+    config.json is asked for first, by the URL that the hub's client uses, so that a mirror without an API will do.
     """
     try:
         client = access.client()
