@@ -119,3 +119,11 @@ def test_a_watch_brings_the_figures() -> None:
     assert health["samples"] == 2
     assert health["figures"]["kv_cache_usage"] == 0.2
     assert "preemptions" in health["not_evaluated"]
+
+
+def test_a_model_that_another_of_the_servers_serves() -> None:
+    with Scripted(models=("a",)) as one, Scripted(models=("b",)) as two:
+        done = doctor("connect", one.base, two.base, "--model", "b", "--format", "json")
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert finding["cause"] == "model-name-mismatch"
+    assert finding["fixes"][0]["settings"] == {"Base URL": two.base, "Model": "b"}

@@ -59,6 +59,10 @@ def command(urls: tuple[str, ...], **given: Any) -> int:
     watched = None
     with printing.live(output) as progress:
         connections = [_one(url, wanted, request, progress) for url in addresses]
+    if len(connections) > 1:
+        from vllm_doctor.client.walk import told_elsewhere
+
+        connections = told_elsewhere(connections, wanted.model)
     if given["watch"] is not None:
         watched, found = _watch(addresses[0], wanted, given["watch"])
         connections[0] = _joined(connections[0], found)

@@ -1,12 +1,14 @@
 """The walk: every step of a client in its order, up to the first that breaks."""
 
-from msgspec import Struct
+from collections.abc import Sequence
+
+from msgspec import Struct, structs
 
 from vllm_doctor.client import calling, chatting, extras, finding_paths, naming, reaching
 from vllm_doctor.client.health import health
 from vllm_doctor.client.names import Served
-from vllm_doctor.client.visit import Options, Progress, Step, Visit, silent, walk_steps
-from vllm_doctor.finding import Finding
+from vllm_doctor.client.visit import Options, Progress, Step, Visit, client_fix, silent, walk_steps
+from vllm_doctor.finding import Finding, Fix
 
 REACHING = (
     ("name", reaching.name),
@@ -51,6 +53,21 @@ def walk(url: str, options: Options, progress: Progress = silent) -> Connection:
     finally:
         visit.session.close()
     return connection(visit)
+
+
+def told_elsewhere(connections: Sequence[Connection], model: str | None) -> list[Connection]:
+    """The connections, those that lack the model with the address of one that serves it as their first fix."""
+    holder = next((one for one in connections if model and any(m.name == model for m in one.served)), None)
+    if holder is None:
+        return list(connections)
+    fix = client_fix(f"{model} is served there", {"Base URL": holder.url, "Model": str(model)})
+    return [
+        structs.replace(one, findings=tuple(_with_fix(found, fix) for found in one.findings)) for one in connections
+    ]
+
+
+def _with_fix(found: Finding, fix: Fix) -> Finding:
+    return structs.replace(found, fixes=(fix, *found.fixes)) if found.cause == "model-name-mismatch" else found
 
 
 def connection(visit: Visit) -> Connection:
