@@ -81,10 +81,20 @@ def text(value: str) -> str:
     value = value[:MAXIMUM_CHARACTERS]
     if _SUSPECT.search(value):
         value = _mask_shapes(_CONTROL.sub("", value))
-    for secret in own_secrets():
+    for secret in (*own_secrets(), *_HIDDEN):
         if secret in value:
             value = value.replace(secret, MASK)
     return value
+
+
+# Secrets that this call was given, whatever the variable that held them is called.
+_HIDDEN: set[str] = set()
+
+
+def hide(secret: str) -> None:
+    """Mask this value wherever it turns up from now on; one of a few characters would mask half of every text."""
+    if len(secret.strip()) >= 6:
+        _HIDDEN.add(secret.strip())
 
 
 def line(value: str, maximum_characters: int = 400) -> str:

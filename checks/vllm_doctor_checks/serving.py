@@ -253,6 +253,10 @@ def _unreached(answer: ServerAnswer, servers: Servers) -> Finding | None:
 def _answered(answer: ServerAnswer) -> Finding | None:
     statuses = (answer.health_status, answer.models_status)
     evidence = (f"GET {answer.url}/health: {statuses[0]}", f"GET {answer.url}/v1/models: {statuses[1]}")
+    if answer.other_server:
+        fix = Fix(title="give host and port of the vLLM server (8000 unless --port says otherwise)")
+        title = f"{answer.url} is no vLLM: {answer.server} answers there"
+        return error("endpoint-wrong", title, evidence=evidence, fixes=(fix,))
     if statuses[1] in (401, 403):
         fix = Fix(
             title="Enter the server's key (its --api-key or VLLM_API_KEY) in the client", settings={"API key": "***"}

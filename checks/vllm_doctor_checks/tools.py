@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from vllm_doctor import tool_parsers
 from vllm_doctor.check import NotApplicable, NotKnown, check, known
 from vllm_doctor.facts import ChatTemplate, Launch, Model, ModelSource, Unknown
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks import tool_parsers
 from vllm_doctor_checks.launch_values import is_pooling, release_of
 
 # Models whose prompts, tools included, vLLM renders in code.

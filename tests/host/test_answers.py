@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import pytest
 
+from vllm_doctor.client.session import MAXIMUM_BODY_BYTES
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.facts import ServerAnswer, Unknown
 from vllm_doctor.probes.servers import answers, probe_servers
@@ -131,7 +132,7 @@ def test_hostile_texts_are_cleaned() -> None:
 
 
 def test_a_giant_body_is_cut() -> None:
-    with serving({**HEALTHY, "/v1/models": (200, b" " * (answers.MAXIMUM_BODY_BYTES * 8) + b"{}")}) as url:
+    with serving({**HEALTHY, "/v1/models": (200, b" " * (MAXIMUM_BODY_BYTES * 8) + b"{}")}) as url:
         answer = answers.ask(url, 10)
     assert isinstance(answer.models, Unknown)
 

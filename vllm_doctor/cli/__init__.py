@@ -16,6 +16,7 @@ COMMANDS = {
     "plan": ("vllm_doctor.cli.plan", "Does a launch fit the GPU: the memory plan, and a command that fits."),
     "snapshot": ("vllm_doctor.cli.snapshot", "Write the collected facts, redacted, to one file."),
     "checks": ("vllm_doctor.cli.checks", "The catalogue of checks, or one check's page."),
+    "connect": ("vllm_doctor.cli.connect", "What a client meets at a URL, step by step: name, port, key, chat, tools."),
     "releases": ("vllm_doctor.cli.releases", "What is known of the releases of vLLM; what changes between two."),
     "explain": ("vllm_doctor.cli.explain", "The root cause out of a log or an HTTP error; or the page of a cause."),
 }

@@ -33,7 +33,7 @@ def report(diagnosis: Diagnosis, output: Output) -> None:
     if output.path is None and output.format_name == "text":
         text.show(diagnosis, quiet=output.quiet, verbose=output.verbose)
         return
-    _write(_rendered(diagnosis, output), output.path)
+    write(_rendered(diagnosis, output), output.path)
 
 
 def _rendered(diagnosis: Diagnosis, output: Output) -> str:
@@ -46,7 +46,8 @@ def _rendered(diagnosis: Diagnosis, output: Output) -> str:
     return FORMATS[output.format_name](diagnosis)
 
 
-def _write(document: str, path: Path | None) -> None:
+def write(document: str, path: Path | None) -> None:
+    """The document to the file, else to standard output."""
     if path is None:
         streams.write_document(document)
         return

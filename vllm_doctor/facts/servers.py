@@ -34,6 +34,7 @@ class ServerAnswer(Section, frozen=True, kw_only=True):
     """What the server at one URL answered; statuses are HTTP's, None where the request failed (see `problem`).
 
     `failure` is the kind of failure: refused, timeout, name, unreachable, tls, not-http, other. `url` has no /v1.
+    `server` is what its answers show it to be, `other_server` that it is a server of models other than vLLM.
     """
 
     url: str
@@ -44,6 +45,8 @@ class ServerAnswer(Section, frozen=True, kw_only=True):
     problem: str | None = None
     failure: str | None = None
     models_status: Count | None = None
+    server: str | None = None
+    other_server: bool = False
 
 
 class Servers(Section, frozen=True):

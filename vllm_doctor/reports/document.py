@@ -63,11 +63,12 @@ def _findings(diagnosis: Diagnosis, severity: Severity) -> Iterator[Line]:
     yield _heading(f"{HEADINGS[severity]} ({len(found)})", STYLES[severity])
     yield BLANK
     for finding in found:
-        yield from _finding(finding)
+        yield from finding_lines(finding)
         yield BLANK
 
 
-def _finding(finding: Finding) -> Iterator[Line]:
+def finding_lines(finding: Finding) -> Iterator[Line]:
+    """One finding: its title, its cause, what was seen, and the fixes."""
     sign = Span(SIGNS[finding.severity], STYLES[finding.severity])
     yield Line(label=sign, words=(Span(words.line(finding.title), Style.STRONG),), hang=FINDING_COLUMN)
     origin = [Span(words.line(finding.cause), STYLES[finding.severity])]

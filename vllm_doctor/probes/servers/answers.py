@@ -1,10 +1,11 @@
 """What the server at one URL answers: three GETs with bounded bodies and one time limit for all."""
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import structs
 
 from vllm_doctor import redact
 from vllm_doctor.errors import DoctorError
@@ -12,25 +13,13 @@ from vllm_doctor.facts import ServerAnswer, Unknown
 from vllm_doctor.probes.running import Running
 
 if TYPE_CHECKING:
-    import httpx
+    from vllm_doctor.client.replies import Reply
 
-MAXIMUM_BODY_BYTES = 2**20
 MAXIMUM_MODELS = 100
-
-_LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0")  # noqa: S104 - compared with, never bound to
 
 
 class ServerUrlError(DoctorError):
     """The value of --url is no http or https URL."""
-
-
-class Reply(NamedTuple):
-    """One answer: its status and body; or, without them, the kind of failure and what was said."""
-
-    status: int | None
-    body: bytes = b""
-    failure: str | None = None
-    problem: str | None = None
 
 
 class _Model(msgspec.Struct):
@@ -65,7 +54,8 @@ def base_url(url: str) -> str:
 def ask(url: str, timeout_seconds: float) -> ServerAnswer:
     """The server's health, version and models; what failed is told in `failure` and `problem`.
 
-    The limit holds for the whole conversation: httpx counts anew with every byte that comes.
+    Asked as `vllm-doctor connect` asks, within its bounds; no key is sent. The limit holds for the resolver as well,
+    which has none of its own.
     """
     base = base_url(url)
     talk = Running("server", lambda: _talk(base, timeout_seconds))
@@ -73,40 +63,60 @@ def ask(url: str, timeout_seconds: float) -> ServerAnswer:
     if not isinstance(answer, Unknown):
         return answer
     kind, why = ("timeout", f"no whole answer within {timeout_seconds:g} s") if talk.late else ("other", answer.reason)
-    said = Reply(None, failure=kind, problem=redact.line(f"{base}: {why}"))
-    return _answer(base, said, Reply(None), said)
+    problem = redact.line(f"{base}: {why}")
+    return ServerAnswer(url=redact.line(base), models=Unknown(problem), problem=problem, failure=kind)
 
 
 def _talk(base: str, timeout_seconds: float) -> ServerAnswer:
-    import httpx
+    from vllm_doctor.client import identify
+    from vllm_doctor.client.session import Session
 
-    host = urlsplit(base).hostname or ""
     deadline = time.monotonic() + timeout_seconds
-    # A proxy cannot reach this machine's own loopback, whatever HTTP_PROXY says.
-    with httpx.Client(timeout=timeout_seconds, trust_env=not host.startswith(_LOOPBACK)) as client:
-        health = _get(client, f"{base}/health", deadline)
-        if health.status is None:
-            return _answer(base, health, Reply(None), health)
-        version = _get(client, f"{base}/version", deadline)
-        return _answer(base, health, version, _get(client, f"{base}/v1/models", deadline))
+    session = Session(base, None, timeout_seconds)
+    try:
+        replies = []
+        for path in ("/health", "/version", "/v1/models"):
+            replies.append(session.get(f"{base}{path}", timeout_seconds=max(0.05, deadline - time.monotonic())))
+            if replies[0].status is None:
+                return _answer(base, replies[0], replies[0], replies[0])
+    finally:
+        session.close()
+    answer = _answer(base, *replies)
+    kind = (
+        identify.from_headers(replies[2]) or identify.from_owner(_owner(replies[2])) or identify.from_body(replies[2])
+    )
+    return answer if kind is None else structs.replace(answer, server=kind.name, other_server=kind.other)
 
 
-def _answer(base: str, health: Reply, version: Reply, models: Reply) -> ServerAnswer:
+def _answer(base: str, health: "Reply", version: "Reply", models: "Reply") -> ServerAnswer:
     listed, longest = _listed(models)
-    failed = next((reply for reply in (health, models) if reply.status is None), Reply(200))
+    failed = next((reply for reply in (health, models) if _failure(reply) is not None), None)
     return ServerAnswer(
         url=redact.line(base),
         health_status=health.status,
         version=_version(version),
         models=listed,
         max_model_len=longest,
-        problem=failed.problem,
-        failure=failed.failure,
-        models_status=models.status,
+        problem=None if failed is None else redact.line(f"{failed.url}: {failed.problem or failed.cut}"),
+        failure=None if failed is None else _failure(failed),
+        models_status=None if _failure(models) is not None else models.status,
     )
 
 
-def _version(reply: Reply) -> str | None:
+def _failure(reply: "Reply") -> str | None:
+    """The kind of failure in the words of the facts; a body that does not end in time is one as well."""
+    if reply.cut is not None and "in time" in reply.cut:
+        return "timeout"
+    return {"closed": "not-http", "proxy": "other"}.get(reply.failure or "", reply.failure)
+
+
+def _owner(reply: "Reply") -> str | None:
+    from vllm_doctor.client.names import served
+
+    return next((model.owner for model in served(reply) or () if model.owner), None) if reply.ok else None
+
+
+def _version(reply: "Reply") -> str | None:
     if reply.status != 200:
         return None
     try:
@@ -115,7 +125,7 @@ def _version(reply: Reply) -> str | None:
         return None
 
 
-def _listed(reply: Reply) -> tuple[tuple[str, ...] | Unknown, int | None]:
+def _listed(reply: "Reply") -> tuple[tuple[str, ...] | Unknown, int | None]:
     if reply.status is None:
         return Unknown(reply.problem or "the models were not asked for"), None
     if reply.status != 200:
@@ -126,64 +136,3 @@ def _listed(reply: Reply) -> tuple[tuple[str, ...] | Unknown, int | None]:
         return Unknown("/v1/models answered no list of models"), None
     lengths = [m.max_model_len for m in models if m.max_model_len is not None and 0 <= m.max_model_len < 2**53]
     return tuple(redact.line(m.id) for m in models), max(lengths, default=None)
-
-
-def _get(client: "httpx.Client", url: str, deadline: float) -> Reply:
-    import httpx
-
-    left = max(0.05, deadline - time.monotonic())
-    try:
-        # Identity: a few bytes of a compressed body could stand for gigabytes.
-        with client.stream("GET", url, headers={"Accept-Encoding": "identity"}, timeout=left) as response:
-            return Reply(response.status_code, _body(response, deadline))
-    except httpx.HTTPError as problem:
-        return Reply(None, failure=failure(problem), problem=redact.line(f"{url}: {_said(problem)}"))
-    except (OSError, ValueError) as problem:
-        return Reply(None, failure="other", problem=redact.line(f"{url}: {problem}"))
-
-
-def _body(response: "httpx.Response", deadline: float) -> bytes:
-    import httpx
-
-    parts, size = [], 0
-    for part in response.iter_raw():
-        parts.append(part)
-        size += len(part)
-        if size > MAXIMUM_BODY_BYTES:
-            break
-        if time.monotonic() > deadline:
-            raise httpx.ReadTimeout("the answer did not end in time")
-    return b"".join(parts)[:MAXIMUM_BODY_BYTES]
-
-
-def _said(problem: Exception) -> str:
-    return str(problem) or type(problem).__name__
-
-
-def failure(problem: Exception) -> str:
-    """The kind of failure: refused, timeout, name, unreachable, tls, not-http or other."""
-    import httpx
-
-    if isinstance(problem, httpx.TimeoutException):
-        return "timeout"
-    said = " ".join(_said(p) for p in _chain(problem)).lower()
-    for words, name in _FAILURES:
-        if any(word in said for word in words):
-            return name
-    return "not-http" if isinstance(problem, httpx.RemoteProtocolError) else "other"
-
-
-_FAILURES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("refused",), "refused"),
-    (("name or service not known", "nodename nor servname", "temporary failure in name", "no address"), "name"),
-    (("certificate", "ssl", "tls"), "tls"),
-    (("no route to host", "unreachable"), "unreachable"),
-)
-
-
-def _chain(problem: BaseException | Any) -> list[Exception]:
-    chain: list[Exception] = []
-    while isinstance(problem, Exception) and len(chain) < 10:
-        chain.append(problem)
-        problem = problem.__cause__ or problem.__context__
-    return chain
