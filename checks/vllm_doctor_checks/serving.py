@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from vllm_doctor.check import NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Launch, Listener, Server, ServerAnswer, Servers, Unknown
+from vllm_doctor.facts import Gpus, Launch, Listener, Server, ServerAnswer, Servers, Unknown
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks.chat import chat_template, model_name
@@ -183,7 +183,7 @@ def servers_running(snapshot: Snapshot) -> Iterator[Finding]:
             title = f"The vLLM server with pid {server.pid} was started {_age(age)} and does not listen yet"
             fix = Fix(title="Look into its log; stop it if it hangs", command=("kill", str(server.pid)))
             yield warning("connection-refused", title, evidence=evidence, fixes=(fix,))
-        elif snapshot.launch is not None and snapshot.platform != "cpu":
+        elif snapshot.launch is not None and snapshot.platform == "cuda" and isinstance(snapshot.gpus, Gpus):
             title = f"A vLLM server{f' of {server.model}' if server.model else ''} already runs here (pid {server.pid})"
             fix = Fix(title="Stop it, if this launch is to replace it", command=("kill", str(server.pid)))
             yield info("gpu-busy", title, evidence=evidence, fixes=(fix,))

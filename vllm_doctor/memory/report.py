@@ -33,7 +33,7 @@ def lines(planned: Planned, advice: tuple[Advice, ...], width: int, *, unicode: 
 def _head(planned: Planned) -> str:
     device, release = planned.device, planned.release
     version = ".".join(str(n) for n in (release or NEWEST))
-    known = "" if release else " (the newest known; --vllm names another)"
+    known = "" if release else " (the newest that was read; --vllm names another)"
     return f"{planned.name} on {device.count} x {device.name} ({gib(device.total_bytes)} each), vLLM {version}{known}"
 
 
