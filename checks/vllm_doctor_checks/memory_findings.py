@@ -15,14 +15,13 @@ _ELSEWHERE = frozenset({Verdict.GPU_COUNT, Verdict.TP_DIVISIBILITY, Verdict.GPU_
 
 def said_elsewhere(plan: Plan) -> str | None:
     """Why another check speaks of it; None where it is the plan's to say."""
-    verdict = plan.verdict if plan.verdict is not Verdict.FITS else plan.pessimistic
-    return f"another check says more of it: {VERDICTS[verdict]}" if verdict in _ELSEWHERE else None
+    return f"another check says more of it: {VERDICTS[plan.verdict]}" if plan.verdict in _ELSEWHERE else None
 
 
 def finding(planned: Planned) -> Finding:
-    """An error where it will not start, a warning where it is too close to call."""
+    """An error where it will not start, a warning where that is likely and the estimates' band decides."""
     plan = planned.plan
-    cause = (plan.verdict if plan.verdict is not Verdict.FITS else plan.pessimistic).value
+    cause = plan.verdict.value
     fixes = (*(_fix(a) for a in planned.advice()), *_more_gpus(planned))
     make = error if plan.certainty is Certainty.CERTAIN else warning
     return make(cause, sentence(plan).rstrip("."), evidence=tuple(_evidence(planned, plan)), fixes=fixes)

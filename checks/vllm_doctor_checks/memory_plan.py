@@ -15,7 +15,7 @@ from vllm_doctor.snapshot import Snapshot
     platforms=CUDA_ONLY,
 )
 def memory_plan(snapshot: Snapshot) -> Iterator[Finding]:
-    """The launch does not fit the GPUs' memory, or only just.
+    """The launch does not fit the GPUs' memory, for certain or likely.
 
     Weights, activation peak, CUDA graphs and KV cache of the launch are computed as this release of vLLM takes them,
     and compared with what it may take of each GPU and with what is free.
@@ -28,6 +28,7 @@ def memory_plan(snapshot: Snapshot) -> Iterator[Finding]:
     higher `--gpu-memory-utilization`, an FP8 KV cache, FP8 weights, more GPUs, no CUDA graphs, fewer sequences.
     """
     # The arithmetic is imported only where there is something to plan.
+    from vllm_doctor.memory.plan import Verdict
     from vllm_doctor.memory.planning import of_snapshot
     from vllm_doctor_checks import memory_findings
 
@@ -38,5 +39,6 @@ def memory_plan(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotKnown(planned.reason)
     if (reason := memory_findings.said_elsewhere(planned.plan)) is not None:
         raise NotApplicable(reason)
-    if not planned.plan.fits:
+    # What likely fits is no finding: the plan itself shows how close it is.
+    if planned.plan.verdict is not Verdict.FITS:
         yield memory_findings.finding(planned)

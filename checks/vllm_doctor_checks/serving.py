@@ -254,7 +254,7 @@ def _answered(answer: ServerAnswer) -> Finding | None:
     statuses = (answer.health_status, answer.models_status)
     evidence = (f"GET {answer.url}/health: {statuses[0]}", f"GET {answer.url}/v1/models: {statuses[1]}")
     if answer.other_server:
-        fix = Fix(title="give host and port of the vLLM server (8000 unless --port says otherwise)")
+        fix = Fix(title="Give host and port of the vLLM server (8000 unless --port says otherwise)")
         title = f"{answer.url} is no vLLM: {answer.server} answers there"
         return error("endpoint-wrong", title, evidence=evidence, fixes=(fix,))
     if statuses[1] in (401, 403):

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -66,15 +67,20 @@ def starting(
         port = int(probe.getsockname()[1])
     argv = [str(python.parent / "vllm"), "serve", str(model), "--enforce-eager", "--max-model-len", "2048",
             "--host", "127.0.0.1", "--port", str(port), *flags]  # fmt: skip
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": str(folder)}
-    environment |= dict(variables or {})
-    with (folder / "log").open("wb") as log:
+    with short_folder() as temporary, (folder / "log").open("wb") as log:
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": temporary}
+        environment |= dict(variables or {})
         process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    server = Running(process, port, folder / "log")
-    try:
-        yield server
-    finally:
-        server.stop()
+        server = Running(process, port, folder / "log")
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def short_folder() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for TMPDIR: vLLM binds sockets there, and the path of a socket holds 107 characters at most."""
+    return tempfile.TemporaryDirectory(prefix="vd-", dir="/tmp", ignore_cleanup_errors=True)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The plan's KV cache is what a real vLLM logs of the same launch, token for token."""
 
+import contextlib
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.e2e.serving import short_folder
 from vllm_doctor.launch.parse import parse_launch
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import Device
@@ -55,17 +57,18 @@ def started(request: pytest.FixtureRequest, vllm_python: Path, models: Path, tmp
     argv = ["serve", str(model), *LAUNCHES[request.param], "--kv-cache-memory-bytes", str(CACHE_BYTES)]
     log = tmp_path / "log"
     variables = {k: v for k, v in os.environ.items() if k != "VLLM_CPU_KVCACHE_SPACE"}
-    variables |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": str(tmp_path)}
-    with log.open("wb") as out:
+    with short_folder() as temporary, log.open("wb") as out:
+        variables |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": temporary}
         server = subprocess.Popen(
             [vllm_python.parent / "vllm", *argv, "--host", "127.0.0.1", "--port", "0"],
             stdout=out, stderr=subprocess.STDOUT, env=variables, start_new_session=True,
         )  # fmt: skip
-    try:
-        return request.param, next(_read(log, server))
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+        try:
+            return request.param, next(_read(log, server))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def _read(log: Path, server: subprocess.Popen[bytes]) -> Iterator[Logged]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calling import doctor
+from tests.e2e.serving import short_folder
 
 pytestmark = pytest.mark.real_vllm
 
@@ -29,14 +30,14 @@ def server(vllm_python: Path, models: Path, tmp_path_factory: pytest.TempPathFac
         port = int(probe.getsockname()[1])
     flags = f"--enforce-eager --max-model-len 2048 --host 127.0.0.1 --port {port} --served-model-name tiny"
     argv = [str(vllm_python.parent / "vllm"), "serve", str(models / "tiny-llama"), *flags.split()]
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": str(folder)}
-    with (folder / "log").open("wb") as log:
+    with short_folder() as temporary, (folder / "log").open("wb") as log:
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "TMPDIR": temporary}
         process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    try:
-        _wait(process, port, folder / "log")
-        yield port
-    finally:
-        _stop(process)
+        try:
+            _wait(process, port, folder / "log")
+            yield port
+        finally:
+            _stop(process)
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

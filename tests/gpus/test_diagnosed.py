@@ -28,7 +28,7 @@ ERRORS = {
     "b200-8": [],
     "a100-8": ["driver-too-old"],
     "l4-1": ["driver-too-old"],
-    "t4-1": ["driver-too-old"],
+    "t4-1": ["driver-too-old", "oom-activation"],
     "rtx-pro-6000": [],
     "v100-4": ["driver-too-old", "arch-unsupported"],
     "a10-driver-525": ["driver-too-old"],

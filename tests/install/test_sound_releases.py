@@ -45,7 +45,9 @@ def the_one(found: Environment) -> tuple[str, str, str]:
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_sound_installation_has_the_findings_of_its_host_and_no_other(release: str, host: str) -> None:
-    expected = {"0.31.0": CUDA_13, "0.6.6": TORCH_2_5}.get(release, {}).get(host, [])
+    # The 14.2 GiB of weights leave nothing on a T4.
+    memory = ["oom-activation"] if host == "t4" else []
+    expected = {"0.31.0": CUDA_13, "0.6.6": TORCH_2_5}.get(release, {}).get(host, []) + memory
     assert [f.cause for f in findings(host, environment(release))] == expected
 
 

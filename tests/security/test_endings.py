@@ -39,7 +39,15 @@ def descendants_of(mark: str) -> list[int]:
 def started(hanging: Path, *options: str) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'checks'}", "DOCTOR_TEST_MARK": str(hanging)}
     argv = [sys.executable, "-m", "vllm_doctor", "run", "--python", str(hanging), *options]
-    return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heeds_signals
+    )
+
+
+def _heeds_signals() -> None:
+    """What nohup, or a shell that starts in the background, set to be ignored would be ignored here as well."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def gone(mark: str) -> bool:
