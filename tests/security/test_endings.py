@@ -39,8 +39,12 @@ def descendants_of(mark: str) -> list[int]:
 def started(hanging: Path, *options: str) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'checks'}", "DOCTOR_TEST_MARK": str(hanging)}
     argv = [sys.executable, "-m", "vllm_doctor", "run", "--python", str(hanging), *options]
-    return subprocess.Popen(  # noqa: PLW1509 - no thread of this process is about to take a lock
-        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heeds_signals
+    return subprocess.Popen(
+        argv,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=_heeds_signals,  # noqa: PLW1509 - no thread here is about to take a lock
     )
 
 
