@@ -216,13 +216,21 @@ class TestPlain:
 
     def test_a_server_killed_in_the_middle_of_an_answer(self, plain: tuple[Running, Report], tmp_path: Path) -> None:
         body = {"model": "tiny", "messages": HELLO, "max_tokens": 2000, "ignore_eos": True, "stream": True}
-        killer = threading.Timer(2.5, plain[0].kill)
+        killer = threading.Thread(target=kill_while_it_generates, args=(plain[0], generated(plain[0]) + 20))
         killer.start()
         report = replayed(plain[0], tmp_path, body)
         killer.join()
         assert (first(report)["cause"], failed(report)) == ("engine-dead", ["request"])
         after = connect(plain[0].base)
         assert (first(after)["cause"], failed(after)) == ("connection-refused", ["port"])
+
+
+def kill_while_it_generates(server: Running, tokens: float) -> None:
+    """SIGKILL as soon as the server has generated so many tokens in all."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end and generated(server) < tokens:
+        time.sleep(0.01)
+    server.kill()
 
 
 def generated(server: Running) -> float:
