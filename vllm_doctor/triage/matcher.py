@@ -1,5 +1,6 @@
 """Text in, matches out: streams through any size in constant memory and in time linear in the bytes."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -35,8 +36,9 @@ MAXIMUM_MATCHES = 16
 MAXIMUM_REPEATS = 16
 REMEMBERED_LINES = 20_000
 
-# So many hits of literals that are not looked at any more pay for an automaton without them.
-MAXIMUM_IDLE_HITS = 2000
+# So many hits that lead to no look pay for an automaton without their literals: for good where these are worn, else for
+# the rest of the block.
+MAXIMUM_IDLE_HITS = 400
 
 # The lines after a hit that a wrapped message may go on in.
 FOLLOWING_LINES = 3
@@ -115,7 +117,8 @@ class Matcher:
         self.matches: list[Match] = []
         self.lines = 0
         self._patterns = known or patterns()
-        self._prefilter = self._patterns.prefilter
+        self._usual = self._prefilter = self._patterns.prefilter
+        self._idle: Counter[bytes] = Counter()
         self._looks: dict[bytes, int] = {}
         self._counts: dict[str, int] = {}
         self._worn: set[bytes] = set()
@@ -123,7 +126,6 @@ class Matcher:
         self._total_looks = 0
         self._joins = 0
         self._bytes = 0
-        self._idle_hits = 0
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
@@ -145,6 +147,8 @@ class Matcher:
 
     def _look(self, block: bytes) -> None:
         self._bytes += len(block)
+        self._prefilter = self._usual
+        self._idle.clear()
         counted, place = 0, 0
         number = self.lines + 1
         while (hit := self._prefilter.next_place(block, place)) is not None:
@@ -152,13 +156,17 @@ class Matcher:
             if self._is_worn(literal):
                 # The rest of the line may hold another literal.
                 place = hit[1]
-                self._idle()
+                self._note_idle(literal)
                 continue
             start, end = _window(block, *hit)
+            place = end
+            raw = block[start:end]
+            if self._is_repeated(raw):
+                self._note_idle(literal)
+                continue
             number += block.count(b"\n", counted, start)
             counted = start
-            self._line(block, start, end, number)
-            place = end
+            self._line(block, raw, end, number)
         self.lines += block.count(b"\n") + (not block.endswith(b"\n"))
 
     def _is_worn(self, literal: bytes) -> bool:
@@ -167,16 +175,19 @@ class Matcher:
         exhausted = self._total_looks > FREE_LOOKS + self._bytes // BYTES_PER_LOOK
         return exhausted and self._looks.get(literal, 0) >= FIRST_LOOKS
 
-    def _idle(self) -> None:
-        self._idle_hits += 1
-        if self._idle_hits >= MAXIMUM_IDLE_HITS:
-            self._idle_hits = 0
-            self._prefilter = Prefilter(self._patterns.literals - {literal.decode() for literal in self._worn})
-
-    def _line(self, block: bytes, start: int, end: int, number: int) -> None:
-        raw = block[start:end]
-        if self._is_repeated(raw):
+    def _note_idle(self, literal: bytes) -> None:
+        """Count a hit that leads to no look; of many, the automaton goes on without the literals they are of."""
+        self._idle[literal] += 1
+        if self._idle.total() < MAXIMUM_IDLE_HITS:
             return
+        often = MAXIMUM_IDLE_HITS // 4
+        dropped = {word for word, hits in self._idle.items() if hits >= often or self._is_worn(word)}
+        self._idle.clear()
+        if self._worn:
+            self._usual = Prefilter(self._patterns.literals - _words(self._worn))
+        self._prefilter = Prefilter(frozenset(self._prefilter.literals) - _words(dropped))
+
+    def _line(self, block: bytes, raw: bytes, end: int, number: int) -> None:
         literals = self._prefilter.all_in(raw)
         candidates = [p for p in self._patterns.of(literals) if not self._is_full(p.signature)]
         self._note_looks(literals)
@@ -225,6 +236,10 @@ class Matcher:
             self._counts[signature.id] = self._counts.get(signature.id, 0) + 1
             self.matches.append(Match(signature=signature, number=number, line=line, captures=captures))
         return [p for p in missed if p.signature.id not in done]
+
+
+def _words(literals: Iterable[bytes]) -> frozenset[str]:
+    return frozenset(literal.decode() for literal in literals)
 
 
 def _holds(signature: Signature, captures: Mapping[str, str]) -> bool:

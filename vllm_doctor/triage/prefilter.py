@@ -1,6 +1,7 @@
 """Finds, in a block of bytes, the places where any literal stands: one pass of an automaton, whatever the bytes are."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import re2
 
@@ -20,6 +21,11 @@ def options(maximum_bytes: int = AUTOMATON_BYTES) -> re2.Options:
     return chosen
 
 
+@lru_cache(maxsize=4096)
+def _escaped(literal: str) -> str:
+    return str(re2.escape(literal))
+
+
 class Prefilter:
     """Looks for literals (lower case); of several at one place the longest counts."""
 
@@ -29,7 +35,7 @@ class Prefilter:
         chosen = options()
         chosen.never_capture = True
         chosen.encoding = re2.Options.Encoding.LATIN1
-        expression = "|".join(re2.escape(literal) for literal in self.literals) or r"[^\x00-\xff]"
+        expression = "|".join(_escaped(literal) for literal in self.literals) or r"[^\x00-\xff]"
         self._search = re2.compile(expression.encode(), chosen).search
 
     def next_place(self, block: bytes, start: int) -> tuple[int, int] | None:
