@@ -22,13 +22,13 @@ MAXIMUM_LOOKS = 300
 
 # Looks at lines that any text may have, and one more for so many bytes; beyond that a literal has its first looks only.
 # A line counts once more for so many of its own bytes.
-FREE_LOOKS = 400
+FREE_LOOKS = 250
 BYTES_PER_LOOK = 16384
 LINE_BYTES_PER_LOOK = 1024
-FIRST_LOOKS = 3
+FIRST_LOOKS = 2
 
 # Lines that are also read together with those that follow them: so many, and one more for so many bytes.
-FREE_JOINS = 60
+FREE_JOINS = 40
 BYTES_PER_JOIN = 32768
 
 # Matches kept of one signature: its first ones decide.
@@ -186,7 +186,7 @@ class Matcher:
         self._idle_hits = MAXIMUM_IDLE_HITS
 
     def _note_idle(self, literal: bytes) -> None:
-        """Count a hit that leads to no look; of many, the rest of the block is read without the literals they are of."""
+        """Count a hit that leads to no look; of many, the rest of the block is read without their literals."""
         self._idle[literal] += 1
         if self._idle.total() < self._idle_hits:
             return

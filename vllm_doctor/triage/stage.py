@@ -35,7 +35,7 @@ class Stages:
         return next((stage for stage in FRAME_ORDER if stage in stages), "")
 
     def _of_what_follows(self, match: Match) -> str:
-        """Of a line that nothing stands before, as an issue's title or a sentence: the log under it is the one it means."""
+        """Of a line above its log, as an issue's title: the log under it is the one it means."""
         stages = {m.signature.stage[3:] for m in self._frames if match.number < m.number}
         inner = next((stage for stage in FRAME_ORDER if stage in stages), "")
         return inner or (self._passed[-1].signature.stage if self._passed else "")
