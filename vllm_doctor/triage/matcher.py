@@ -1,5 +1,6 @@
 """Text in, matches out: streams through any size in constant memory and in time linear in the bytes."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -20,12 +21,14 @@ BLOCK_BYTES = 2**20
 MAXIMUM_LOOKS = 300
 
 # Looks at lines that any text may have, and one more for so many bytes; beyond that a literal has its first looks only.
-FREE_LOOKS = 700
+# A line counts once more for so many of its own bytes.
+FREE_LOOKS = 250
 BYTES_PER_LOOK = 16384
-FIRST_LOOKS = 3
+LINE_BYTES_PER_LOOK = 1024
+FIRST_LOOKS = 2
 
 # Lines that are also read together with those that follow them: so many, and one more for so many bytes.
-FREE_JOINS = 100
+FREE_JOINS = 40
 BYTES_PER_JOIN = 32768
 
 # Matches kept of one signature: its first ones decide.
@@ -35,8 +38,8 @@ MAXIMUM_MATCHES = 16
 MAXIMUM_REPEATS = 16
 REMEMBERED_LINES = 20_000
 
-# So many hits of literals that are not looked at any more pay for an automaton without them.
-MAXIMUM_IDLE_HITS = 2000
+# So many hits that lead to no look pay for an automaton without their literals, for the rest of the block.
+MAXIMUM_IDLE_HITS = 250
 
 # The lines after a hit that a wrapped message may go on in.
 FOLLOWING_LINES = 3
@@ -115,7 +118,10 @@ class Matcher:
         self.matches: list[Match] = []
         self.lines = 0
         self._patterns = known or patterns()
-        self._prefilter = self._patterns.prefilter
+        self._usual = self._prefilter = self._patterns.prefilter
+        self._left_out: frozenset[bytes] = frozenset()
+        self._idle: Counter[bytes] = Counter()
+        self._idle_hits = MAXIMUM_IDLE_HITS
         self._looks: dict[bytes, int] = {}
         self._counts: dict[str, int] = {}
         self._worn: set[bytes] = set()
@@ -123,7 +129,6 @@ class Matcher:
         self._total_looks = 0
         self._joins = 0
         self._bytes = 0
-        self._idle_hits = 0
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
@@ -145,6 +150,7 @@ class Matcher:
 
     def _look(self, block: bytes) -> None:
         self._bytes += len(block)
+        self._start_block()
         counted, place = 0, 0
         number = self.lines + 1
         while (hit := self._prefilter.next_place(block, place)) is not None:
@@ -152,13 +158,17 @@ class Matcher:
             if self._is_worn(literal):
                 # The rest of the line may hold another literal.
                 place = hit[1]
-                self._idle()
+                self._note_idle(literal)
                 continue
             start, end = _window(block, *hit)
+            place = end
+            raw = block[start:end]
+            if self._is_repeated(raw):
+                self._note_idle(literal)
+                continue
             number += block.count(b"\n", counted, start)
             counted = start
-            self._line(block, start, end, number)
-            place = end
+            self._line(block, raw, end, number)
         self.lines += block.count(b"\n") + (not block.endswith(b"\n"))
 
     def _is_worn(self, literal: bytes) -> bool:
@@ -167,19 +177,30 @@ class Matcher:
         exhausted = self._total_looks > FREE_LOOKS + self._bytes // BYTES_PER_LOOK
         return exhausted and self._looks.get(literal, 0) >= FIRST_LOOKS
 
-    def _idle(self) -> None:
-        self._idle_hits += 1
-        if self._idle_hits >= MAXIMUM_IDLE_HITS:
-            self._idle_hits = 0
-            self._prefilter = Prefilter(self._patterns.literals - {literal.decode() for literal in self._worn})
+    def _start_block(self) -> None:
+        if self._worn - self._left_out:
+            self._left_out = frozenset(self._worn)
+            self._usual = self._patterns.prefilter.without(_words(self._left_out))
+        self._prefilter = self._usual
+        self._idle.clear()
+        self._idle_hits = MAXIMUM_IDLE_HITS
 
-    def _line(self, block: bytes, start: int, end: int, number: int) -> None:
-        raw = block[start:end]
-        if self._is_repeated(raw):
+    def _note_idle(self, literal: bytes) -> None:
+        """Count a hit that leads to no look; of many, the rest of the block is read without their literals."""
+        self._idle[literal] += 1
+        if self._idle.total() < self._idle_hits:
             return
+        often = self._idle_hits // 4
+        dropped = {word for word, hits in self._idle.items() if hits >= often or self._is_worn(word)}
+        self._prefilter = self._prefilter.without(_words(dropped))
+        self._idle.clear()
+        # A new automaton costs as much as some thousand hits.
+        self._idle_hits *= 4
+
+    def _line(self, block: bytes, raw: bytes, end: int, number: int) -> None:
         literals = self._prefilter.all_in(raw)
         candidates = [p for p in self._patterns.of(literals) if not self._is_full(p.signature)]
-        self._note_looks(literals)
+        self._note_looks(literals, 1 + len(raw) // LINE_BYTES_PER_LOOK)
         if not candidates:
             return
         line = reader.clean(raw)
@@ -199,9 +220,9 @@ class Matcher:
     def _is_full(self, signature: Signature) -> bool:
         return self._counts.get(signature.id, 0) >= MAXIMUM_MATCHES
 
-    def _note_looks(self, literals: Iterable[bytes]) -> None:
+    def _note_looks(self, literals: Iterable[bytes], cost: int) -> None:
         """Count the look; a literal is worn where it was looked at often, or all its signatures have their matches."""
-        self._total_looks += 1
+        self._total_looks += cost
         for literal in literals:
             self._looks[literal] = looks = self._looks.get(literal, 0) + 1
             if looks >= MAXIMUM_LOOKS or (
@@ -225,6 +246,10 @@ class Matcher:
             self._counts[signature.id] = self._counts.get(signature.id, 0) + 1
             self.matches.append(Match(signature=signature, number=number, line=line, captures=captures))
         return [p for p in missed if p.signature.id not in done]
+
+
+def _words(literals: Iterable[bytes]) -> frozenset[str]:
+    return frozenset(literal.decode() for literal in literals)
 
 
 def _holds(signature: Signature, captures: Mapping[str, str]) -> bool:

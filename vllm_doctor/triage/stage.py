@@ -23,7 +23,7 @@ class Stages:
 
     def at(self, match: Match) -> str:
         """The stage where that match stands, "" where the text does not tell."""
-        return self._of_frames(match) or self._of_markers(match)
+        return self._of_frames(match) or self._of_markers(match) or self._of_what_follows(match)
 
     def _of_frames(self, match: Match) -> str:
         stages = {
@@ -33,6 +33,12 @@ class Stages:
             and (not m.line.process or not match.line.process or m.line.process == match.line.process)
         }
         return next((stage for stage in FRAME_ORDER if stage in stages), "")
+
+    def _of_what_follows(self, match: Match) -> str:
+        """Of a line above its log, as an issue's title: the log under it is the one it means."""
+        stages = {m.signature.stage[3:] for m in self._frames if match.number < m.number}
+        inner = next((stage for stage in FRAME_ORDER if stage in stages), "")
+        return inner or (self._passed[-1].signature.stage if self._passed else "")
 
     def _of_markers(self, match: Match) -> str:
         before = [m for m in self._passed if m.number <= match.number]

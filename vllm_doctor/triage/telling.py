@@ -35,7 +35,11 @@ class Telling:
         """Line numbers and texts, at most six, in the order of the text."""
         exceptions: deque[tuple[int, str]] = deque(maxlen=MAXIMUM_LINES)
         complaints: deque[tuple[int, str]] = deque(maxlen=MAXIMUM_LINES)
+        seen: set[bytes] = set()
         for number, raw in enumerate(self._tail.split(b"\n"), self._lines_before + 1):
+            if raw in seen:
+                continue
+            seen.add(raw)
             line = reader.clean(raw)
             if _EXCEPTION.search(line.text):
                 exceptions.append((number, line.text))
