@@ -13,7 +13,8 @@ from vllm_doctor.memory.families.registry import reader_of
 from vllm_doctor.memory.families.towers import TOWERS
 
 NOT_READ = Path(__file__).parents[2] / "fixtures" / "memory" / "not_read_0_32.txt"
-SERVED = sorted(releases.release("0.32.0").architectures)
+RELEASE = releases.release("0.32.0")
+SERVED = sorted(RELEASE.architectures if RELEASE is not None else ())
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "hidden_size": 4096,

@@ -24,7 +24,7 @@ class Split(str, Enum):
     """How tensor and expert parallelism divide a tensor.
 
     `whole`: every rank holds all of it. `rows`/`columns`: 1/tp of that side. `heads`: the rows are key-value heads, of
-    which every rank has at least one. `vocabulary`: rows padded to 64 and to tp. `experts`: copies are experts: tp cuts
+    which every rank has at least one. `vocabulary`: rows padded to 64. `experts`: copies are experts: tp cuts
     the rows or columns inside of them (`experts-rows`, `experts-columns`), expert parallelism deals out whole ones.
     """
 
