@@ -10,6 +10,7 @@ from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import Architecture, CacheKind, LaunchSettings
 from vllm_doctor.memory.implementation import served
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
+from vllm_doctor.memory.parallelism import indivisible
 from vllm_doctor.memory.stages import layers_of_stages
 from vllm_doctor.memory.weights import quantization_of, stage_bytes
 
@@ -66,3 +67,31 @@ def test_caches_of_the_layers_are_those_of_vllm(model: dict[str, Any]) -> None:
 def test_the_context_that_is_derived_is_that_of_vllm(model: dict[str, Any]) -> None:
     architecture = read_architecture(json.dumps(model["config"]))
     assert {architecture.native_max_model_len} == {launch["max_model_len"] for launch in model["launches"]}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=[m["name"] for m in MODELS])
+def test_what_vllm_built_is_not_called_indivisible(model: dict[str, Any]) -> None:
+    architecture = served(read_architecture(json.dumps(model["config"])), RELEASE)
+    assert {indivisible(architecture, settings_of(launch)) for launch in model["launches"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "size", "refusal"),
+    [
+        ("Nemotron-Nano-v2-12B", {"num_attention_heads": 48}, 16, "does not divide num_groups, then num_groups must"),
+        (
+            "Nemotron-Nano-v2-12B",
+            {"num_attention_heads": 48, "num_key_value_heads": 3},
+            3,
+            "131072 is not divisible by 3",
+        ),
+        ("LlamaForCausalLM", {"intermediate_size": 11004}, 8, "an MLP of width 11004 cannot be dealt out to 8 ranks"),
+    ],
+)
+def test_what_vllm_refuses_to_build_is_called_indivisible(
+    name: str, changes: dict[str, Any], size: int, refusal: str
+) -> None:
+    """Each of these ends vLLM 0.32 in that assertion."""
+    config = next(m["config"] for m in MODELS if m["name"] == name)
+    architecture = read_architecture(json.dumps({**config, **changes}))
+    assert refusal in (indivisible(architecture, LaunchSettings(tensor_parallel_size=size)) or "")

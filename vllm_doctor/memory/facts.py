@@ -24,7 +24,7 @@ class Split(str, Enum):
     """How tensor and expert parallelism divide a tensor.
 
     `whole`: every rank holds all of it. `rows`/`columns`: 1/tp of that side. `heads`: the rows are key-value heads, of
-    which every rank has at least one. `vocabulary`: rows padded to 64 and to tp. `experts`: copies are experts: tp cuts
+    which every rank has at least one. `vocabulary`: rows padded to 64. `experts`: copies are experts: tp cuts
     the rows or columns inside of them (`experts-rows`, `experts-columns`), expert parallelism deals out whole ones.
     """
 
@@ -139,10 +139,11 @@ class Architecture(Facts, frozen=True):
 
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
     `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio), which every
-    stage or the first holds. `native_max_model_len` is what vLLM derives where the user sets none.
+    stage holds. `native_max_model_len` is what vLLM derives where the user sets none.
     `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of
-    the RoPE tables, `absorbed_elements` those of the copies that MLA makes per layer. `exact`: every term is known;
-    else `approximations` says what is not.
+    the RoPE tables, `absorbed_elements` those of the copies that MLA makes per layer. `kernel_block`: tokens of the
+    smallest block of a backend that only this architecture has. `exact`: every term is known; else `approximations`
+    says what is not.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Architecture(Facts, frozen=True):
     is_attention_free: bool = False
     is_hybrid: bool = False
     sparse_attention: bool = False
+    kernel_block: int | None = None
     encoder_tokens: int = 0
     vision_hidden_size: int = 0
     vision_layers: int = 0

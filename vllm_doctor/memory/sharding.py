@@ -58,7 +58,7 @@ def _share(number: int, ranks: int) -> int:
 
 
 def vocabulary_rows(rows: int, tp: int) -> int:
-    """Rows of an embedding on one rank: padded to 64, then to tp."""
+    """Rows of an embedding on one rank: padded to 64; vLLM refuses a size that does not divide that."""
     padded = -(-rows // VOCABULARY_PADDING) * VOCABULARY_PADDING
     return -(-padded // tp)
 

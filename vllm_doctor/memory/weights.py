@@ -122,7 +122,8 @@ def stage_bytes(
 ) -> tuple[int, ...]:
     """Bytes of the parameters that one rank of every stage allocates.
 
-    The embedding stands on the first stage, norm and lm_head on the last; a tied embedding on both.
+    The embedding stands on the first stage, norm and lm_head on the last; a tied embedding on both. Towers stand on
+    every stage (0.32 model_executor/models/interfaces.py _mark_tower_model asks for no rank).
     """
     kinds = [_layer_bytes(k, settings, quantization, model_bytes) for k in architecture.kinds]
     stages = [0] * settings.pipeline_parallel_size
@@ -137,7 +138,8 @@ def stage_bytes(
         stages[stage] += first
     for stage in everywhere if architecture.name in HEAD_ON_ALL else (-1,):
         stages[stage] += last
-    stages[0] += _sum(architecture.towers, settings, None, model_bytes)
+    towers = _sum(architecture.towers, settings, None, model_bytes)
+    stages = [size + towers for size in stages]
     if architecture.tied_embeddings and len(stages) > 1 and architecture.name not in EMBEDDING_ON_ALL:
         embeddings = [t for t in architecture.first if t.split is Split.VOCABULARY][:1]
         stages[-1] += _sum(embeddings, settings, None, model_bytes)

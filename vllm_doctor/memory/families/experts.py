@@ -122,6 +122,19 @@ def corrected(config: Config, layers: int) -> Experts | None:
     return None if found is None else found._replace(corrected=True)
 
 
+def sarvam(config: Config, layers: int) -> Experts | None:
+    """Sarvam MoE: a router of the precision that the config names, shared experts of their own width (sarvam.py)."""
+    found = deepseek(config, layers)
+    if found is None:
+        return None
+    width = config.positive("moe_shared_expert_intermediate_size", default=found.width)
+    return found._replace(
+        shared=config.count("num_shared_experts", default=0) * width,
+        corrected=config.flag("moe_router_enable_expert_bias"),
+        router_bytes=4 if config.text("router_dtype") == "fp32" else None,
+    )
+
+
 def ernie(config: Config, layers: int) -> Experts | None:
     """ERNIE 4.5: from moe_layer_start_index to moe_layer_end_index; an fp32 router (ernie45_moe.py)."""
     start = config.count("moe_layer_start_index", default=0)

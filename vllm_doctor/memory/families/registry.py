@@ -4,7 +4,16 @@ from collections.abc import Callable, Mapping
 
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
-from vllm_doctor.memory.families import encoder_decoder, hybrid, latent, linear_hybrid, relatives, singles
+from vllm_doctor.memory.families import (
+    encoder_decoder,
+    hybrid,
+    latent,
+    linear_hybrid,
+    recent,
+    relatives,
+    singles,
+    sparse,
+)
 from vllm_doctor.memory.families.decoder import decoder
 from vllm_doctor.memory.families.styles import STYLES
 from vllm_doctor.memory.families.towers import TOWERS, Towers, no_towers, unknown_towers
@@ -50,6 +59,15 @@ _OWN: Mapping[str, Reader] = {
     "DeciLMForCausalLM": singles.read_deci,
     "MiMoV2FlashForCausalLM": singles.read_mimo_v2,
     "MiMoV2ForCausalLM": singles.read_mimo_v2,
+    "MistralLarge3ForCausalLM": latent.read_latent,
+    "SarvamMLAForCausalLM": recent.read_sarvam_latent,
+    "Step3TextForCausalLM": recent.read_step3,
+    "Step3p5ForCausalLM": recent.read_step35,
+    "HYV3ForCausalLM": recent.read_hunyuan_v3,
+    "IQuestLoopCoderForCausalLM": recent.read_loop_coder,
+    "Plamo3ForCausalLM": recent.read_plamo3,
+    "MiniMaxM3SparseForCausalLM": sparse.read_minimax_m3,
+    "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
 }
 
@@ -102,6 +120,10 @@ TEXT_BY_TYPE: Mapping[str, str] = {
     "smollm3": "SmolLM3ForCausalLM",
     "exaone4": "Exaone4ForCausalLM",
     "minicpm": "MiniCPMForCausalLM",
+    "minimax_m3_text": "MiniMaxM3SparseForCausalLM",
+    "minimax_m3_vl_text": "MiniMaxM3SparseForCausalLM",
+    "step3_text": "Step3TextForCausalLM",
+    "step3p5": "Step3p5ForCausalLM",
     "opt": "OPTForCausalLM",
 }
 

@@ -145,6 +145,9 @@ STYLES: Mapping[str, Style] = {
     "BailingMoeV2ForCausalLM": _LLAMA._replace(
         qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.corrected, qk_norm="head?"
     ),
+    "SarvamMoEForCausalLM": _LLAMA._replace(
+        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.sarvam, qk_norm="head?"
+    ),
     "Llama4ForCausalLM": _LLAMA._replace(experts=moe.llama4, qk_norm="none"),
     "MiniMaxM2ForCausalLM": _LLAMA._replace(qkv_bias=False, out_bias=False, qk_norm="full", experts=moe.minimax),
     "Cohere2MoeForCausalLM": _LLAMA._replace(sides=1, tied=True, widen=1, experts=moe.every_layer),

@@ -237,6 +237,30 @@ def whisper_audio(whole: Config) -> Towers:
     return Towers((*tower, *join), True, 0, 0, doubts)
 
 
+def minimax_m3(whole: Config) -> Towers:
+    """MiniMax-M3: a CLIP-like tower, a projector and a merger of patches (minimax_m3/common/vision_tower.py)."""
+    vision, text = whole.section("vision_config"), whole.section("text_config")
+    packing = vision.section("img_token_compression_config") if vision is not None else None
+    if vision is None or text is None or packing is None:
+        return unknown_towers(whole)
+    width, layers = vision.positive("hidden_size"), vision.positive("num_hidden_layers", largest=LARGEST_LAYERS)
+    hidden = text.positive("hidden_size")
+    inner = whole.optional("projector_hidden_size") or hidden
+    joined = hidden * packing.positive("spatial_merge_size", default=2) ** 2
+    projected = vision.flag("multimodal_projector_bias", default=True)
+    merged = vision.flag("patch_merge_bias", default=True)
+    tensors = (
+        *_patch(vision, width, packing.positive("temporal_patch_size", default=2), bias=False),
+        *norm("vision.pre_layrnorm", width, bias=True),
+        *vit_layers(width, vision.positive("intermediate_size"), layers),
+        *linear("projector.linear_1", inner, width, Split.ROWS, bias=projected),
+        *linear("projector.linear_2", hidden, inner, Split.COLUMNS, bias=projected),
+        *linear("projector.merge_1", inner, joined, Split.ROWS, bias=merged),
+        *linear("projector.merge_2", hidden, inner, Split.COLUMNS, bias=merged),
+    )
+    return Towers(tensors, True, width, layers)
+
+
 def unknown_towers(whole: Config) -> Towers:
     """A tower whose layers are not known: a plain vision transformer by the numbers it has, marked as an estimate."""
     vision = whole.section("vision_config", "vit_config", "visual", "vision_tower_config")
@@ -268,6 +292,7 @@ TOWERS: Mapping[str, Callable[[Config], Towers]] = {
     "InternVLForConditionalGeneration": intern_vl,
     "InternVLChatModel": intern_vl,
     "Llama4ForConditionalGeneration": llama4,
+    "MiniMaxM3SparseForConditionalGeneration": minimax_m3,
     "Idefics3ForConditionalGeneration": idefics3,
     "SmolVLMForConditionalGeneration": idefics3,
     "Qwen2AudioForConditionalGeneration": whisper_audio,

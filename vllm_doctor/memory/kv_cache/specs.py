@@ -101,6 +101,8 @@ def kernel_block(architecture: Architecture, settings: LaunchSettings, device: D
     Backends by priority: FlashAttention, FlashInfer and Triton take 16; MLA has FlashAttention-MLA (16, Hopper, no FP8
     KV), FlashMLA (64), on Blackwell FlashInfer-MLA (32), else Triton-MLA (16); the sparse ones take 64.
     """
+    if architecture.kernel_block is not None:
+        return architecture.kernel_block
     kinds = {c.kind for k in architecture.kinds for c in k.caches}
     if CacheKind.LATENT not in kinds:
         return CPU_BLOCK if is_cpu(device) else DEFAULT_BLOCK
