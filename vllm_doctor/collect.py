@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from vllm_doctor import redact
 from vllm_doctor.facts import Environment, Gpus, Host, Launch, Model, NvmlUnavailable, Servers, Unknown
+from vllm_doctor.paths import IMAGE_HUB_CACHE
 from vllm_doctor.probes.running import Running
 from vllm_doctor.snapshot import Snapshot
 
@@ -24,9 +25,6 @@ DEEP_SECONDS = 900.0
 
 # What `vllm serve` listens on unless `--port` says otherwise (vllm/entrypoints/openai/cli_args.py).
 DEFAULT_PORT = 8000
-
-# Where vllm's images keep the hub cache: the home of root.
-CONTAINER_HUB_HOME = "/root/.cache/huggingface"
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -157,7 +155,7 @@ def _container_variables(
 ) -> dict[str, str]:
     """The variables that decide where the hub cache is, as paths of this host."""
     variables = dict(outside)
-    home = inside.get("HF_HOME", CONTAINER_HUB_HOME)
+    home = inside.get("HF_HOME", IMAGE_HUB_CACHE)
     mounted = _outside(home, mounts)
     if mounted is not None:
         variables["HF_HOME"] = mounted

@@ -1,6 +1,9 @@
-"""What a path is: questions that answer no where they cannot be asked (no permission, a loop, a name too long)."""
+"""What a path is: questions that answer no where they cannot be asked; and the one path that images share."""
 
 from pathlib import Path
+
+# Where the image of vLLM keeps the hub cache (its Dockerfile runs as root and sets neither HOME nor HF_HOME).
+IMAGE_HUB_CACHE = "/root/.cache/huggingface"
 
 
 def is_there(path: Path) -> bool:

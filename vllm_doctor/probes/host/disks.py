@@ -5,10 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vllm_doctor.facts import Docker, FileSystem, Launch, Unknown
-from vllm_doctor.paths import is_folder
-
-# Where the image of vLLM keeps the hub cache (its Dockerfile runs as root and sets neither HOME nor HF_HOME).
-IMAGE_HUB_CACHE = "/root/.cache/huggingface"
+from vllm_doctor.paths import IMAGE_HUB_CACHE, is_folder
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - asked for its size only
 _TEMPORARY = "/tmp"  # noqa: S108 - what Python's tempfile takes where TMPDIR is not set
