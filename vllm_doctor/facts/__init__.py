@@ -14,7 +14,7 @@ from vllm_doctor.facts.gpus import Gpu, GpuProcess, Gpus, MigDevice, NvmlFailure
 from vllm_doctor.facts.host import FileSystem, Host, PciGpu
 from vllm_doctor.facts.launch import Docker, FlagUse, Launch, LaunchForm
 from vllm_doctor.facts.model import ChatTemplate, LoraAdapter, Model, ModelConfig, ModelProblem, ModelSource, WeightFile
-from vllm_doctor.facts.servers import Listener, Server, ServerAnswer, Servers
+from vllm_doctor.facts.servers import Listener, Metric, Server, ServerAnswer, Servers
 
 __all__ = [
     "Bytes",
@@ -36,6 +36,7 @@ __all__ = [
     "LaunchForm",
     "Listener",
     "LoraAdapter",
+    "Metric",
     "MigDevice",
     "Model",
     "ModelConfig",

@@ -97,6 +97,7 @@ def _server(process: Process, ports: frozenset[int] | None) -> Server:
         age_seconds=_age_seconds(process.pid),
         listening=None if ports is None or port is None or apart else port in ports,
         other_network=apart,
+        tls=launch is not None and launch.has("--ssl-certfile"),
     )
 
 
