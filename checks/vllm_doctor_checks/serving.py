@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from vllm_doctor.check import NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Gpus, Launch, Listener, Server, ServerAnswer, Servers, Unknown
+from vllm_doctor.facts import DEFAULT_PORT, Gpus, Launch, Listener, Server, ServerAnswer, Servers, Unknown
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks.chat import chat_template, model_name
@@ -21,8 +21,6 @@ __all__ = [
     "servers_running",
     "tool_flags",
 ]
-
-DEFAULT_PORT = 8000
 
 # `create_server_socket` sets SO_REUSEPORT always in these releases (0.7.3 up to, not with, 0.25.0): two servers of one
 # user then share the port, and the kernel spreads the connections over them.
@@ -66,7 +64,7 @@ def _host_port(launch: Launch) -> int:
         raise NotApplicable("the server listens on a Unix socket (--uds)")
     if launch.has("--headless"):
         raise NotApplicable("a headless node listens on no HTTP port")
-    port = launch.number("--port") if launch.has("--port") else DEFAULT_PORT
+    port = launch.port
     if port is None or not 0 < port < 65536:
         raise NotApplicable("the launch names no valid port")
     docker = launch.docker
@@ -130,9 +128,7 @@ def _port_fixes(
         edit = LaunchEdit(set={"--port": str(free)})
         fixes.append(Fix(title=f"Listen on port {free}, which is free", launch=edit, automatic=True))
     elif free is not None:
-        fixes.append(
-            Fix(title=f"Publish another port of this host: -p {free}:{launch.number('--port') or DEFAULT_PORT}")
-        )
+        fixes.append(Fix(title=f"Publish another port of this host: -p {free}:{launch.port or DEFAULT_PORT}"))
     pid = server.pid if server is not None else holder.pid if holder is not None else None
     if pid is not None:
         fixes.append(Fix(title="Stop the process that holds it, if it is not needed", command=("kill", str(pid))))
@@ -154,7 +150,7 @@ def container_port(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotApplicable("the launch starts no container")
     if launch.has("--uds") or launch.has("--headless") or (docker.network not in (None, "bridge", "default")):
         return
-    port = launch.number("--port") if launch.has("--port") else DEFAULT_PORT
+    port = launch.port
     if port is None or str(port) in docker.published or {"-P", "--publish-all"} & set(docker.options):
         return
     published = ", ".join(f"{host} to {inside}" for inside, host in docker.published.items()) or "none"

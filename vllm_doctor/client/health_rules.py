@@ -126,7 +126,9 @@ def queue(window: Window) -> Iterator[Finding]:
     evidence = (f"{WAITING} {waiting:.0f}, {RUNNING} {running:.0f}", f"{KV_USAGE[0]} {usage:.2f}")
     fixes = [Fix(title="Run more replicas (--data-parallel-size, or a second server behind a load balancer)")]
     if usage < 0.5 and running >= 1:
-        edit = LaunchEdit(set={"--max-num-seqs": str(int(2 * running))})
+        # As many as wait, and no more than the KV cache would hold of the size of those that run.
+        room = min(running + waiting, running * KV_FULL / max(usage, 0.01))
+        edit = LaunchEdit(set={"--max-num-seqs": str(int(room))})
         fixes.insert(0, Fix(title="Let more sequences run at once: the KV cache has room", launch=edit))
     title = f"{waiting:.0f} requests wait, more than the {running:.0f} that run"
     yield warning("connection-timeout", title, evidence=evidence, fixes=tuple(fixes))
@@ -226,8 +228,17 @@ def _fewer_at_once(window: Window) -> Fix:
 def _more_cache(window: Window) -> tuple[Fix, ...]:
     config = window.last.labels("vllm:cache_config_info")
     fixes = []
+    blocks, fixed = (config.get(name, "None") for name in ("num_gpu_blocks_override", "kv_cache_memory_bytes"))
     share = _share(config.get("gpu_memory_utilization"))
-    if share is not None and share < 0.93:
+    if blocks != "None":
+        edit = LaunchEdit(unset=("--num-gpu-blocks-override",))
+        fixes.append(Fix(title=f"Drop --num-gpu-blocks-override {blocks}: it alone limits the KV cache", launch=edit))
+    elif fixed != "None":
+        # vllm/config/cache.py: it overrides gpu_memory_utilization; on a CPU it is VLLM_CPU_KVCACHE_SPACE in bytes.
+        fixes.append(
+            Fix(title="Raise --kv-cache-memory-bytes (on a CPU: VLLM_CPU_KVCACHE_SPACE), which fixes its size")
+        )
+    elif share is not None and share < 0.93:
         edit = LaunchEdit(set={"--gpu-memory-utilization": f"{min(0.95, share + 0.03):.2f}"})
         fixes.append(Fix(title="Give vLLM more of the GPU's memory, if nothing else needs it", launch=edit))
     if config.get("cache_dtype") in ("auto", "bfloat16", "float16"):

@@ -10,10 +10,8 @@ from vllm_doctor.client.proxies import is_loopback, named
 from vllm_doctor.client.replies import Reply
 from vllm_doctor.client.session import Session, failure, said
 from vllm_doctor.client.visit import Broken, Skipped, Visit, client_fix
-from vllm_doctor.facts import Server
+from vllm_doctor.facts import DEFAULT_PORT, Server
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error
-
-DEFAULT_PORT = 8000
 
 # A connect that takes longer is dropped by a firewall or has no route.
 CONNECT_SECONDS = 10.0
