@@ -258,7 +258,8 @@ def _silent(answer: ServerAnswer) -> Finding:
     """Of a server that listens on this host; raises NotKnown where it went away while it was asked."""
     if answer.failure != "timeout":
         raise NotKnown(answer.problem or "the server could not be asked")
-    return error(
+    # Only likely: the host may be so busy that a healthy server is slow.
+    return warning(
         "engine-hang",
         f"The vLLM server with pid {answer.pid} takes connections at {answer.url} and does not answer",
         evidence=(answer.problem or "no answer in time", "asked from this host itself: no network lies between"),

@@ -9,7 +9,7 @@ from vllm_doctor.facts import Server, ServerAnswer, Servers, Unknown
 from vllm_doctor.probes.servers import answers, binding, listeners, running
 
 # A server of this host answers in milliseconds; one that does not within this time does not answer its clients either.
-LOCAL_SECONDS = 3.0
+LOCAL_SECONDS = 5.0
 
 MAXIMUM_ASKED = 16
 
