@@ -94,7 +94,7 @@ def _chunked_prefill(settings: LaunchSettings, release: Release, length: int, ar
     if settings.chunked_prefill is not None:
         return settings.chunked_prefill
     if release >= FIRST_V1:
-        return not architecture.is_encoder_decoder
+        return not architecture.is_encoder_decoder and not architecture.keeps_nothing
     return release >= (0, 5, 0) and length > 32768 and not architecture.is_multimodal
 
 

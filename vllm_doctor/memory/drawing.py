@@ -89,8 +89,12 @@ def _legend(plan: Plan, width: int, *, unicode: bool) -> Iterator[str]:
     for part in parts(plan):
         sign = part.sign if unicode else part.ascii_sign
         yield f"   {sign} {part.name:<12} {gib(part.estimate.typical):>9}{_band(part.estimate, unicode=unicode)}"
-    rest = plan.device.total_bytes - max(plan.budget.requested_bytes, 0)
     sign = "·" if unicode else "."
+    if plan.kv_cache == Estimate(0, 0, 0):
+        taken = sum(p.estimate.typical for p in parts(plan))
+        yield f"   {sign} {'left':<12} {gib(max(0, plan.device.total_bytes - taken)):>9}"
+        return
+    rest = plan.device.total_bytes - max(plan.budget.requested_bytes, 0)
     text = f"   {sign} {'not taken':<12} {gib(max(0, rest)):>9}"
     more = f"  (--gpu-memory-utilization {plan.budget.utilization:g} of {gib(plan.device.total_bytes)})"
     yield text + more if len(text) + len(more) <= width else text

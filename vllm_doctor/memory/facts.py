@@ -138,12 +138,12 @@ class Architecture(Facts, frozen=True):
     """What of a config.json drives memory.
 
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
-    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio), which every
-    stage holds. `native_max_model_len` is what vLLM derives where the user sets none.
-    `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of
-    the RoPE tables, `absorbed_elements` those of the copies that MLA makes per layer. `kernel_block`: tokens of the
-    smallest block of a backend that only this architecture has. `exact`: every term is known; else `approximations`
-    says what is not.
+    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
+    pooling model), which every stage holds. `inside` is the model that a pooling architecture is built on.
+    `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
+    MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
+    the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
+    architecture has. `exact`: every term is known; else `approximations` says what is not.
     """
 
     name: str
@@ -167,6 +167,8 @@ class Architecture(Facts, frozen=True):
     experts_per_token: int = 0
     expert_intermediate: int = 0
     is_multimodal: bool = False
+    is_pooling: bool = False
+    inside: str | None = None
     is_encoder_decoder: bool = False
     is_attention_free: bool = False
     is_hybrid: bool = False
@@ -182,6 +184,11 @@ class Architecture(Facts, frozen=True):
     exact: bool = True
     approximations: tuple[str, ...] = ()
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no layer has a cache: an encoder, for which vLLM allocates none."""
+        return self.is_pooling and not any(kind.caches for kind in self.kinds)
+
 
 class DraftModel(Facts, frozen=True):
     """`--speculative-config`: the method, the draft's name and how many tokens it proposes."""
@@ -196,7 +203,8 @@ class LaunchSettings(Facts, frozen=True):
     """The settings of a launch that move memory, as vLLM reads them; None stands for vLLM's own default.
 
     `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
-    GPU. `cpu_offload_gb` in GiB. `limit_mm_per_prompt` None: not given. `environment`: VLLM_ variables of the launch.
+    GPU. `cpu_offload_gb` in GiB. `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt`
+    None: not given. `environment`: VLLM_ variables of the launch.
     """
 
     tensor_parallel_size: int = 1
@@ -216,6 +224,7 @@ class LaunchSettings(Facts, frozen=True):
     max_num_batched_tokens: int | None = None
     enforce_eager: bool = False
     cpu_offload_gb: float = 0.0
+    pooling: bool = False
     enable_lora: bool = False
     max_loras: int = 1
     max_lora_rank: int = 16

@@ -120,12 +120,17 @@ BACKEND_FROM = (0, 32, 0)
 WHOLE_MLP = frozenset(("GPTBigCodeForCausalLM",))
 
 
+def built_as(architecture: Architecture) -> str:
+    """The name of the model that vLLM builds: of a pooling model, the one inside."""
+    return architecture.inside or architecture.name
+
+
 def served(architecture: Architecture, release: Release) -> Architecture:
     """The architecture as this release builds it."""
-    if release < BACKEND_FROM or architecture.name not in THROUGH_TRANSFORMERS:
+    if release < BACKEND_FROM or built_as(architecture) not in THROUGH_TRANSFORMERS:
         return architecture
     kinds = architecture.kinds
-    if architecture.name in WHOLE_MLP:
+    if built_as(architecture) in WHOLE_MLP:
         kinds = tuple(Layer(tensors=tuple(_whole(t) for t in k.tensors), caches=k.caches) for k in kinds)
     return replace(architecture, kinds=kinds, rope_elements=0)
 

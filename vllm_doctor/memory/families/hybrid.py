@@ -136,7 +136,8 @@ def read_jamba(config: Config) -> Architecture:
         cache = full(shape.kv_heads, shape.head_size) if is_attention else mamba1_cache(inner, state, kernel)
         return Layer(tensors=(*(attending if is_attention else block), *feed, *norms(2, hidden)), caches=(cache,))
 
-    return hybrid(config, [layer(i) for i in range(layers)], shape, found, config.positive("intermediate_size"))
+    width = config.positive("intermediate_size")
+    return hybrid(config, [layer(i) for i in range(layers)], shape, found, width, tied=False)
 
 
 def hybrid(

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
 from vllm_doctor.memory.families import (
@@ -15,6 +17,7 @@ from vllm_doctor.memory.families import (
     sparse,
 )
 from vllm_doctor.memory.families.decoder import decoder
+from vllm_doctor.memory.families.pooling import POOLED, Pooled, looks_both_ways, pooled_name, with_head, without_caches
 from vllm_doctor.memory.families.styles import STYLES
 from vllm_doctor.memory.families.towers import TOWERS, Towers, no_towers, unknown_towers
 
@@ -133,15 +136,31 @@ def reader_of(name: str, text: Config) -> Reader:
 
     Raises ConfigError for one whose layers are not known: a plan would be a guess.
     """
-    for candidate in (name, _inside(text)):
-        if candidate in _OWN:
-            return _OWN[candidate]
-        if candidate in STYLES:
-            return decoder(STYLES[candidate])
+    if (found := pooled_name(name, is_known)) is not None:
+        return _pooled(name, *found, text)
+    for candidate in (name, _text_model(text)):
+        reader = _OWN.get(candidate) or (decoder(STYLES[candidate]) if candidate in STYLES else None)
+        if reader is not None:
+            return _both_ways(reader) if looks_both_ways(name, candidate, text) else reader
     raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
 
 
-def _inside(text: Config) -> str:
+def is_known(name: str) -> bool:
+    """Whether the layers behind the name are known, be it with towers beside them."""
+    return name in _OWN or name in STYLES or name in TOWERS
+
+
+def _pooled(name: str, inside: str, pooled: Pooled, text: Config) -> Reader:
+    base = pooled.inside if callable(pooled.inside) else reader_of(inside, text)
+    found = pooled._replace(both_ways=pooled.both_ways or looks_both_ways(name, inside, text))
+    return lambda config: replace(with_head(base(config), found, config), inside=inside)
+
+
+def _both_ways(reader: Reader) -> Reader:
+    return lambda config: without_caches(reader(config))
+
+
+def _text_model(text: Config) -> str:
     named = text.values.get("architectures") if text.outer else None
     if isinstance(named, list) and named and isinstance(named[0], str) and (named[0] in _OWN or named[0] in STYLES):
         return named[0]
@@ -155,7 +174,8 @@ _TOWER_KEYS = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vi
 
 def towers_of(name: str, whole: Config) -> Towers:
     """What stands beside the language model: vision, audio, and what joins them to it."""
-    if name in _OWN or name in STYLES:
+    inside = (pooled_name(name, is_known) or (name,))[0]
+    if inside in _OWN or inside in STYLES or inside in POOLED:
         return no_towers()
-    found = TOWERS.get(name)
+    found = TOWERS.get(inside)
     return found(whole) if found is not None else unknown_towers(whole)
