@@ -107,7 +107,13 @@ def _band(estimate: Estimate, *, unicode: bool) -> str:
     return f"  ({estimate.low / GIB:.1f}{dash}{estimate.high / GIB:.1f})"
 
 
-def table(plan: Plan, architecture: Architecture, settings: LaunchSettings, release: Release | None) -> tuple[str, ...]:
+def table(
+    plan: Plan,
+    architecture: Architecture,
+    settings: LaunchSettings,
+    release: Release | None,
+    draft: Architecture | None = None,
+) -> tuple[str, ...]:
     """How many requests fit at once, by their length: with this cache, and with an FP8 one."""
     from msgspec.structs import replace
 
@@ -116,7 +122,7 @@ def table(plan: Plan, architecture: Architecture, settings: LaunchSettings, rele
     kinds = [("as launched", settings)]
     if settings.kv_cache_dtype == "auto" and not architecture.is_attention_free and (plan.device.capability or 0) >= 80:
         kinds.append(("FP8 KV cache", replace(settings, kv_cache_dtype="fp8")))
-    rows = [_row(plan, length, kinds, architecture, release) for length in _lengths(plan, architecture)]
+    rows = [_row(plan, length, kinds, architecture, release, draft) for length in _lengths(plan, architecture)]
     head = f"  {'context':>9}  " + "  ".join(f"{name:>12}" for name, _ in kinds)
     return (head, *rows) if rows else ()
 
@@ -133,11 +139,12 @@ def _row(
     kinds: list[tuple[str, LaunchSettings]],
     architecture: Architecture,
     release: Release | None,
+    draft: Architecture | None,
 ) -> str:
     cells = []
     for _, settings in kinds:
         tokens = plan.defaults.max_num_batched_tokens
-        layout = kv_layout(architecture, settings, release or NEWEST, plan.device, tokens, length)
+        layout = kv_layout(architecture, settings, release or NEWEST, plan.device, tokens, length, draft)
         fits = layout.fits(plan.kv_cache.typical, length)
         number = layout.capacity(plan.kv_cache.typical, length).max_concurrency
         cells.append(f"{_times(number) if fits else 'does not fit':>12}")

@@ -143,7 +143,8 @@ class Architecture(Facts, frozen=True):
     `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
     MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
     the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
-    architecture has. `exact`: every term is known; else `approximations` says what is not.
+    architecture has. `borrows`: what a draft takes from its target (`embedding`, `head`). `exact`: every term is known;
+    else `approximations` says what is not.
     """
 
     name: str
@@ -168,6 +169,7 @@ class Architecture(Facts, frozen=True):
     expert_intermediate: int = 0
     is_multimodal: bool = False
     is_pooling: bool = False
+    borrows: tuple[str, ...] = ()
     inside: str | None = None
     is_encoder_decoder: bool = False
     is_attention_free: bool = False

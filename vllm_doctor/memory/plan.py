@@ -147,6 +147,7 @@ class _Planner:
         self.defaults = resolve(architecture, settings, device, release)
         self.budget = budget(settings, self.defaults, device, release)
         self.shape = _shape(settings)
+        self.draft = extras.draft
         self.weights = weigh(architecture, self.shape, self.release, extras.weight_files, extras.draft)
         self.activation = activation.activation_peak(architecture, settings, self.defaults, release)
         self.warm_up = activation.sampler_peak(architecture, settings, self.defaults, release)
@@ -199,7 +200,7 @@ class _Planner:
         keeps_states = self.architecture.is_hybrid or self.architecture.is_attention_free
         length = defaults.max_model_len if keeps_states else 0
         tokens = defaults.max_num_batched_tokens
-        return kv_layout(self.architecture, self.shape, self.release, self.device, tokens, length)
+        return kv_layout(self.architecture, self.shape, self.release, self.device, tokens, length, self.draft)
 
     def _left(self, which: str) -> int:
         """What is left for the KV cache: the budget less everything that is held at the end of the profile run."""

@@ -58,7 +58,7 @@ def _cache(plan: Plan) -> str:
 
 
 def _table(planned: Planned) -> Iterator[str]:
-    rows = drawing.table(planned.plan, planned.architecture, planned.settings, planned.release)
+    rows = drawing.table(planned.plan, planned.architecture, planned.settings, planned.release, planned.extras.draft)
     if rows:
         yield ""
         yield "Requests at once, by context (what is likely left for the cache):"

@@ -31,7 +31,7 @@ _OWN: Mapping[str, Reader] = {
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
     "GlmMoeDsaForCausalLM": latent.read_corrected,
     "LongcatFlashForCausalLM": latent.read_longcat,
-    "PanguUltraMoEForCausalLM": latent.read_latent,
+    "PanguUltraMoEForCausalLM": recent.read_pangu_ultra,
     "MiniCPM3ForCausalLM": latent.read_minicpm3,
     "KimiLinearForCausalLM": linear_hybrid.read_kimi_linear,
     "MambaForCausalLM": hybrid.read_mamba,

@@ -156,8 +156,9 @@ def rank_specs(
     release: Release,
     device: Device | None,
     max_model_len: int,
+    draft: Architecture | None = None,
 ) -> tuple[tuple[Spec, ...], ...]:
-    """The caches of every layer kind on one rank, in the order of `architecture.kinds`."""
+    """The caches of every layer kind on one rank, in the order of `architecture.kinds`, then those of a draft."""
     model_bytes = model_element_bytes(architecture, settings)
     block, padded = block_tokens(architecture, settings, device, model_bytes)
     align = prefix_caching(architecture, settings, release)
@@ -171,7 +172,8 @@ def rank_specs(
         token = attention_token_bytes(cache, settings, model_bytes)
         return Spec(cache.kind, block, block * token, window=cache.window or 0)
 
-    return tuple(tuple(one(c) for c in kind.caches) for kind in architecture.kinds)
+    kinds = (*architecture.kinds, *(draft.kinds if draft is not None else ()))
+    return tuple(tuple(one(c) for c in kind.caches) for kind in kinds)
 
 
 def _state_blocks(cache: Cache, settings: LaunchSettings, release: Release, align: bool) -> int:
