@@ -225,7 +225,6 @@ def _nemotron_experts(config: Config, pattern: str) -> moe.Experts | None:
         shared=shared,
         corrected=True,
         gated=False,
-        router_bytes=4,
     )
 
 
