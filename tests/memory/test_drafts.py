@@ -169,3 +169,10 @@ def test_a_draft_by_name_is_read_by_the_method_that_vllm_guesses() -> None:
         found = draft_of(DraftModel(model=name, tokens=1), target_of(line), "{}", json.dumps(draft))
         assert found is not None
         assert ("embedding" in found.borrows) is known
+
+
+def test_a_checkpoint_of_mtp_layers_alone_is_read_by_its_target() -> None:
+    line = named("DeepSeekMTP")
+    alone = json.dumps({"architectures": ["DeepSeekMTPModel"], "model_type": "deepseek_mtp"})
+    found = draft_of(DraftModel(model="org/NextN", tokens=1), target_of(line), json.dumps(line["target"]), alone)
+    assert found == read(line)

@@ -6,7 +6,7 @@ from vllm_doctor.facts.model import text_part
 from vllm_doctor.memory.architecture import parse, read_architecture
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, DraftModel
-from vllm_doctor.memory.families.drafts import read_draft, read_mtp
+from vllm_doctor.memory.families.drafts import MTP_LAYERS, draft_name, read_draft, read_mtp
 
 # 0.32 config/speculative.py MTPModelTypes; older releases name the methods after their models.
 MTP_METHODS = frozenset(
@@ -44,7 +44,7 @@ def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft:
     try:
         if asked.method in MTP_METHODS:
             return _mtp(target, config)
-        return None if draft is None else _named(asked, target, draft)
+        return None if draft is None else _named(asked, target, config, draft)
     except ConfigError:
         return None
 
@@ -56,9 +56,12 @@ def _mtp(target: Architecture, config: str) -> Architecture:
     return read_mtp(Config(text, target.model_type, outer), target)
 
 
-def _named(asked: DraftModel, target: Architecture, draft: str) -> Architecture:
+def _named(asked: DraftModel, target: Architecture, config: str, draft: str) -> Architecture:
     values = parse(draft)
-    found = read_draft(Config(values), target, _method(asked))
+    named = Config(values)
+    if draft_name(named, None) in MTP_LAYERS:
+        return _mtp(target, config)
+    found = read_draft(named, target, _method(asked))
     if found is None:
         return read_architecture(draft)
     # A draft computes in the target's dtype (0.32 config/speculative.py: dtype=self.target_model_config.dtype).

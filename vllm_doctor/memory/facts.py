@@ -143,8 +143,8 @@ class Architecture(Facts, frozen=True):
     `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
     MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
     the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
-    architecture has. `borrows`: what a draft takes from its target (`embedding`, `head`). `exact`: every term is known;
-    else `approximations` says what is not.
+    architecture has. `state_key_size` is that of a delta net's heads. `borrows`: what a draft takes from its target
+    (`embedding`, `head`). `exact`: every term is known; else `approximations` says what is not.
     """
 
     name: str
@@ -183,6 +183,7 @@ class Architecture(Facts, frozen=True):
     absorbed_elements: int = 0
     quantization: Quantization | None = None
     mamba_ssm_dtype: str | None = None
+    state_key_size: int = 0
     exact: bool = True
     approximations: tuple[str, ...] = ()
 
@@ -243,6 +244,7 @@ class LaunchSettings(Facts, frozen=True):
     mamba_ssm_cache_dtype: str = "auto"
     mamba_cache_mode: str | None = None
     mamba_block_size: int | None = None
+    gdn_prefill_backend: str = "auto"
     attention_backend: str | None = None
     performance_mode: str | None = None
     cudagraph_sizes: tuple[int, ...] | None = None

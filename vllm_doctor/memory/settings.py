@@ -73,6 +73,7 @@ class _Reader:
             mamba_ssm_cache_dtype=text("--mamba-ssm-cache-dtype") or "auto",
             mamba_cache_mode=text("--mamba-cache-mode"),
             mamba_block_size=self._maybe("--mamba-block-size", LARGEST_LENGTH),
+            gdn_prefill_backend=(text("--gdn-prefill-backend") or "auto").lower(),
             attention_backend=_text(self._object("--attention-config").get("backend")) or text("--attention-backend"),
             performance_mode=text("--performance-mode"),
             cudagraph_sizes=self._graph_sizes(compilation),

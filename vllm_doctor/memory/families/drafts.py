@@ -373,6 +373,28 @@ DRAFTS: Mapping[str, Reader] = {
 }
 
 
+# The names that vLLM gives to MTP layers; a checkpoint of these alone names them itself.
+MTP_LAYERS = frozenset(
+    (
+        "DeepSeekMTPModel",
+        "DeepseekV32MTPModel",
+        "ErnieMTPModel",
+        "ExaoneMoeMTP",
+        "Glm4MoeLiteMTPModel",
+        "Glm4MoeMTPModel",
+        "HYV3MTPModel",
+        "LongCatFlashMTPModel",
+        "MiMoMTPModel",
+        "MiMoV2MTPModel",
+        "NemotronHMTPModel",
+        "OpenPanguMTPModel",
+        "Qwen3NextMTP",
+        "Qwen3_5MTP",
+        "Qwen3_5MoeMTP",
+    )
+)
+
+
 def draft_name(config: Config, method: str | None) -> str:
     """The architecture of a draft, as vLLM names it (0.32 transformers_utils/configs/eagle.py)."""
     name = _named(config)

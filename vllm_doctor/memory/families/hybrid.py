@@ -22,6 +22,7 @@ def built(
     intermediate: int = 0,
     final_bias: bool = False,
     ssm_dtype: str | None = None,
+    state_key_size: int = 0,
     absorbed: int = 0,
     tied: bool | None = None,
 ) -> Architecture:
@@ -52,6 +53,7 @@ def built(
         is_hybrid=CacheKind.STATE in caches and len(caches) > 1,
         is_attention_free=caches == {CacheKind.STATE},
         mamba_ssm_dtype=ssm_dtype,
+        state_key_size=state_key_size,
         absorbed_elements=absorbed,
     )
 

@@ -145,6 +145,10 @@ STYLES: Mapping[str, Style] = {
     "BailingMoeV2ForCausalLM": _LLAMA._replace(
         qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.corrected, qk_norm="head?"
     ),
+    "Param2MoEForCausalLM": _LLAMA._replace(
+        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias=False, experts=moe.param2, qk_norm="head?"
+    ),
+    "MellumForCausalLM": _LLAMA._replace(qk_norm="head", experts=moe.deepseek, out_bias="attention_bias"),
     "SarvamMoEForCausalLM": _LLAMA._replace(
         qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.sarvam, qk_norm="head?"
     ),
