@@ -91,7 +91,7 @@ class Cache(Facts, frozen=True):
     """The cache of one layer: heads and sizes for attention, state tensors for Mamba and linear attention.
 
     `window` is the sliding window or the chunk in tokens. `value_size` 0: no separate values (MLA). `state_name` is
-    vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`).
+    vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`, `ling_kda`).
     `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it.
     """
 

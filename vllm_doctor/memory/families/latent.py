@@ -1,11 +1,14 @@
 """Decoders with multi-head latent attention: DeepSeek-V2/V3, Kimi-K2, GLM-4.7-Flash, LongCat and kin."""
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import is_tied
+from vllm_doctor.memory.families.hybrid import built
 from vllm_doctor.memory.families.parts import Tensors, embedding, full, head, linear, mlp, norm, norms, plain
 
 # 128 elements of an indexer key share one fp32 scale (0.32 v1/attention/backends/mla/indexer.py).
@@ -44,7 +47,7 @@ def latent_cache(config: Config) -> Cache:
     return Cache(kind=CacheKind.LATENT, kv_heads=1, head_size=size, value_size=0)
 
 
-def _indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
+def indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
     """DeepSeek-V3.2's sparse attention: a small scorer, whole on every rank, and the cache of its keys in FP8."""
     size, heads = config.optional("index_head_dim"), config.optional("index_n_heads")
     if not size or not heads:
@@ -68,7 +71,7 @@ def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architec
     heads = config.positive("num_attention_heads")
     found = found_by(config, layers) if moe.count_of(config) else None
     dense = config.positive("intermediate_size", "ffn_hidden_size")
-    extra, index_caches = _indexer(config, hidden)
+    extra, index_caches = indexer(config, hidden)
     shared: Tensors = (*latent_attention(config, hidden, heads), *extra, *norms(2, hidden))
     caches = (latent_cache(config), *index_caches)
     kinds = (
@@ -99,6 +102,30 @@ def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architec
         absorbed_elements=heads
         * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim"))
         * config.positive("kv_lora_rank"),
+    )
+
+
+def with_latents(
+    config: Config,
+    layers: Sequence[Layer],
+    hidden: int,
+    found: moe.Experts | None,
+    width: int,
+    tied: bool | None = None,
+) -> Architecture:
+    """An architecture out of its layers in order, those of attention with latents."""
+    heads, rank = config.positive("num_attention_heads"), config.positive("kv_lora_rank")
+    return built(
+        config,
+        layers,
+        hidden,
+        heads=heads,
+        kv_heads=1,
+        head_size=rank + config.count("qk_rope_head_dim", default=0),
+        found=found,
+        intermediate=width,
+        absorbed=heads * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim")) * rank,
+        tied=tied,
     )
 
 

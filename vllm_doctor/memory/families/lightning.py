@@ -6,7 +6,7 @@ from vllm_doctor.memory.config_values import LARGEST_EXPERTS, Config, ConfigErro
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split, StateTensor
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.hybrid import built, depth
-from vllm_doctor.memory.families.latent import latent_attention, latent_cache
+from vllm_doctor.memory.families.latent import latent_attention, latent_cache, with_latents
 from vllm_doctor.memory.families.parts import Tensors, attention, full, linear, mlp, norm, norms, plain
 
 
@@ -34,20 +34,7 @@ def read_ling_25(config: Config) -> Architecture:
             caches=(cache if is_net else latent_cache(config),),
         )
 
-    rank = config.positive("kv_lora_rank")
-    copies = heads * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim")) * rank
-    return built(
-        config,
-        [layer(i) for i in range(layers)],
-        hidden,
-        heads=heads,
-        kv_heads=1,
-        head_size=rank + config.count("qk_rope_head_dim", default=0),
-        found=found,
-        intermediate=width,
-        absorbed=copies,
-        tied=False,
-    )
+    return with_latents(config, [layer(i) for i in range(layers)], hidden, found, width, tied=False)
 
 
 def read_minimax_01(config: Config) -> Architecture:
