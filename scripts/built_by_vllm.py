@@ -31,8 +31,19 @@ def register(model_type: str) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # type: ignore[import-not-found]
     from vllm.transformers_utils.config import _CONFIG_REGISTRY  # type: ignore[import-not-found]
 
+    def nested(values: dict[str, Any]) -> Any:
+        known = values["model_type"] in CONFIG_MAPPING
+        kind = CONFIG_MAPPING[values["model_type"]] if known else PretrainedConfig
+        return kind(**{k: v for k, v in values.items() if k != "model_type" or kind is PretrainedConfig})
+
+    def start(self: Any, **values: Any) -> None:
+        parts = {k: nested(v) for k, v in values.items() if isinstance(v, dict) and "model_type" in v}
+        vars(self).update(values)
+        PretrainedConfig.__init__(self, **{**values, **parts})
+
     if model_type not in CONFIG_MAPPING and model_type not in _CONFIG_REGISTRY:
-        AutoConfig.register(model_type, type("PlainConfig", (PretrainedConfig,), {"model_type": model_type}))
+        own = {"model_type": model_type, "__init__": start}
+        AutoConfig.register(model_type, type("PlainConfig", (PretrainedConfig,), own))
 
 
 def cache_of(spec: Any) -> tuple[Any, ...]:
@@ -76,7 +87,8 @@ def built(folder: str, tp: int, pp: int, stage: int) -> tuple[int, int, list[lis
         torch.set_default_dtype(torch.float32)
         caches: dict[tuple[Any, ...], int] = {}
         for layer in config.compilation_config.static_forward_context.values():
-            spec = layer.get_kv_cache_spec(config) if hasattr(layer, "get_kv_cache_spec") else None
+            own = hasattr(layer, "get_kv_cache_spec") and not getattr(layer, "kv_sharing_target_layer_name", None)
+            spec = layer.get_kv_cache_spec(config) if own else None
             if spec is not None:
                 key = cache_of(spec)
                 caches[key] = caches.get(key, 0) + 1

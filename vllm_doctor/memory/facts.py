@@ -42,7 +42,8 @@ class Tensor(Facts, frozen=True):
     """A weight matrix (`columns` > 0) or a vector (`columns` 0) of a layer, `copies` times.
 
     `name` is the module's path inside the layer as the checkpoint has it (`self_attn.q_proj`), which lists of
-    unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS.
+    unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS;
+    an encoder's heads, for its rows and columns, which stay whole where the ranks do not divide the heads.
     `element_bytes`: where it differs from the model's dtype. `added`: allocated by vLLM, not in the checkpoint, so that
     it counts as memory and not as a parameter of the model.
     """
@@ -139,7 +140,8 @@ class Architecture(Facts, frozen=True):
 
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
     `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio), which every
-    stage holds. `native_max_model_len` is what vLLM derives where the user sets none.
+    stage holds. `inside` is the language model of a multi-modal architecture. `native_max_model_len` is what vLLM
+    derives where the user sets none.
     `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of
     the RoPE tables, `absorbed_elements` those of the copies that MLA makes per layer. `kernel_block`: tokens of the
     smallest block of a backend that only this architecture has. `exact`: every term is known; else `approximations`
@@ -167,6 +169,7 @@ class Architecture(Facts, frozen=True):
     experts_per_token: int = 0
     expert_intermediate: int = 0
     is_multimodal: bool = False
+    inside: str | None = None
     is_encoder_decoder: bool = False
     is_attention_free: bool = False
     is_hybrid: bool = False

@@ -7,6 +7,10 @@ from vllm_doctor.memory.facts import Architecture, Layer, Release, Split, Tensor
 # vLLM 0.32 model_executor/models: these build the embedding on every pipeline stage, not on the first alone.
 EMBEDDING_ON_ALL = frozenset(
     (
+        "Moondream3TextModel",
+        "Cosmos3EdgeForCausalLM",
+        "Molmo2TextModel",
+        "MolmoModel",
         "BloomForCausalLM",
         "ChatGLMForConditionalGeneration",
         "ChatGLMModel",
@@ -55,9 +59,26 @@ EMBEDDING_ON_ALL = frozenset(
     )
 )
 
-# The same for norm and lm_head, which others build on the last stage alone.
+# The same for norm and lm_head, which others build on the last stage alone (Gemma and Cohere: the norm, their head is
+# the embedding).
 HEAD_ON_ALL = frozenset(
     (
+        "Moondream3TextModel",
+        "SmolVLMForConditionalGeneration",
+        "Idefics3ForConditionalGeneration",
+        "Cohere2MoeForCausalLM",
+        "Cohere2ForCausalLM",
+        "CohereForCausalLM",
+        "GemmaForCausalLM",
+        "Gemma4ForCausalLM",
+        "Gemma3nForCausalLM",
+        "Gemma3TextModel",
+        "Gemma3ForCausalLM",
+        "Gemma2ForCausalLM",
+        "Cosmos3EdgeForCausalLM",
+        "Molmo2TextModel",
+        "MolmoModel",
+        "AriaTextModel",
         "ChatGLMForConditionalGeneration",
         "ChatGLMModel",
         "DbrxForCausalLM",
@@ -120,12 +141,17 @@ BACKEND_FROM = (0, 32, 0)
 WHOLE_MLP = frozenset(("GPTBigCodeForCausalLM",))
 
 
+def built_as(architecture: Architecture) -> str:
+    """The name of the model that vLLM builds: of a multi-modal one, the language model inside."""
+    return architecture.inside or architecture.name
+
+
 def served(architecture: Architecture, release: Release) -> Architecture:
     """The architecture as this release builds it."""
-    if release < BACKEND_FROM or architecture.name not in THROUGH_TRANSFORMERS:
+    if release < BACKEND_FROM or built_as(architecture) not in THROUGH_TRANSFORMERS:
         return architecture
     kinds = architecture.kinds
-    if architecture.name in WHOLE_MLP:
+    if built_as(architecture) in WHOLE_MLP:
         kinds = tuple(Layer(tensors=tuple(_whole(t) for t in k.tensors), caches=k.caches) for k in kinds)
     return replace(architecture, kinds=kinds, rope_elements=0)
 

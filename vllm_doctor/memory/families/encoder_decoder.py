@@ -16,17 +16,22 @@ def _attention(width: int, name: str) -> Tensors:
     )
 
 
-def audio_encoder(config: Config) -> Tensors:
-    """Whisper's encoder: two convolutions, positions, layers (whisper.py WhisperEncoder)."""
+def audio_layer(config: Config) -> Tensors:
+    """One layer of Whisper's encoder."""
     width = config.positive("d_model", "hidden_size")
-    layers = config.positive("encoder_layers", "num_hidden_layers", largest=LARGEST_LAYERS)
     feed = config.positive("encoder_ffn_dim", "intermediate_size")
-    mels = config.positive("num_mel_bins")
-    layer: Tensors = (
+    return (
         *_attention(width, "encoder.self_attn"),
         *mlp(width, feed, gated=False, bias=True, prefix="encoder."),
         *norms(2, width, bias=True),
     )
+
+
+def audio_encoder(config: Config) -> Tensors:
+    """Whisper's encoder: two convolutions, positions, layers (whisper.py WhisperEncoder)."""
+    width = config.positive("d_model", "hidden_size")
+    layers = config.positive("encoder_layers", "num_hidden_layers", largest=LARGEST_LAYERS)
+    mels = config.positive("num_mel_bins")
     return (
         plain("encoder.conv1", width, mels * 3),
         plain("encoder.conv1.bias", width),
@@ -34,7 +39,7 @@ def audio_encoder(config: Config) -> Tensors:
         plain("encoder.conv2.bias", width),
         plain("encoder.embed_positions", config.positive("max_source_positions"), width),
         *norm("encoder.layer_norm", width, bias=True),
-        *layer * layers,
+        *audio_layer(config) * layers,
     )
 
 

@@ -14,15 +14,17 @@ from vllm_doctor.memory.families import (
     singles,
     sparse,
 )
+from vllm_doctor.memory.families import towers as beside
 from vllm_doctor.memory.families.decoder import decoder
+from vllm_doctor.memory.families.inside import INSIDE
 from vllm_doctor.memory.families.styles import STYLES
-from vllm_doctor.memory.families.towers import TOWERS, Towers, no_towers, unknown_towers
+from vllm_doctor.memory.families.towers import Towers
 
 Reader = Callable[[Config], Architecture]
 
 _OWN: Mapping[str, Reader] = {
-    "DeepseekV2ForCausalLM": latent.read_latent,
-    "DeepseekV3ForCausalLM": latent.read_latent,
+    "DeepseekV2ForCausalLM": latent.read_deepseek,
+    "DeepseekV3ForCausalLM": latent.read_deepseek,
     "DeepseekV32ForCausalLM": latent.read_latent,
     "AXK1ForCausalLM": singles.read_axk1,
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
@@ -59,7 +61,7 @@ _OWN: Mapping[str, Reader] = {
     "DeciLMForCausalLM": singles.read_deci,
     "MiMoV2FlashForCausalLM": singles.read_mimo_v2,
     "MiMoV2ForCausalLM": singles.read_mimo_v2,
-    "MistralLarge3ForCausalLM": latent.read_latent,
+    "MistralLarge3ForCausalLM": latent.read_deepseek,
     "SarvamMLAForCausalLM": recent.read_sarvam_latent,
     "Step3TextForCausalLM": recent.read_step3,
     "Step3p5ForCausalLM": recent.read_step35,
@@ -69,6 +71,7 @@ _OWN: Mapping[str, Reader] = {
     "MiniMaxM3SparseForCausalLM": sparse.read_minimax_m3,
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
+    **INSIDE,
 }
 
 # The language model inside of a multi-modal one, by the model type of its config.
@@ -112,6 +115,16 @@ TEXT_BY_TYPE: Mapping[str, str] = {
     "glm4": "Glm4ForCausalLM",
     "glm4v_text": "Glm4ForCausalLM",
     "glm4v_moe_text": "Glm4MoeForCausalLM",
+    "glm_ocr_text": "Glm4ForCausalLM",
+    "paddleocr_vl_text": "Ernie4_5ForCausalLM",
+    "kimi_k25_text": "DeepseekV3ForCausalLM",
+    "muse_glimmer_text": "MuseGlimmerForCausalLM",
+    "aria_text": "AriaTextModel",
+    "molmo2_text": "Molmo2TextModel",
+    "cosmos3_edge_text": "Cosmos3EdgeForCausalLM",
+    "gemma4_unified_text": "Gemma4ForCausalLM",
+    "hyperclovax": "HyperCLOVAXForCausalLM",
+    "cohere_compass_text": "CohereCompassForCausalLM",
     "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
     "gpt_oss": "GptOssForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
@@ -133,7 +146,7 @@ def reader_of(name: str, text: Config) -> Reader:
 
     Raises ConfigError for one whose layers are not known: a plan would be a guess.
     """
-    for candidate in (name, _inside(text)):
+    for candidate in (name, _text_model(name, text)):
         if candidate in _OWN:
             return _OWN[candidate]
         if candidate in STYLES:
@@ -141,7 +154,14 @@ def reader_of(name: str, text: Config) -> Reader:
     raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
 
 
-def _inside(text: Config) -> str:
+def language_model(name: str, text: Config) -> str | None:
+    """The language model inside of a multi-modal one; None for one that is a language model itself."""
+    return None if name in _OWN or name in STYLES else _text_model(name, text) or None
+
+
+def _text_model(name: str, text: Config) -> str:
+    if (fixed := beside.language_model_of(name, text)) is not None:
+        return fixed
     named = text.values.get("architectures") if text.outer else None
     if isinstance(named, list) and named and isinstance(named[0], str) and (named[0] in _OWN or named[0] in STYLES):
         return named[0]
@@ -156,6 +176,5 @@ _TOWER_KEYS = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vi
 def towers_of(name: str, whole: Config) -> Towers:
     """What stands beside the language model: vision, audio, and what joins them to it."""
     if name in _OWN or name in STYLES:
-        return no_towers()
-    found = TOWERS.get(name)
-    return found(whole) if found is not None else unknown_towers(whole)
+        return Towers()
+    return beside.towers_of(name, whole)

@@ -265,13 +265,13 @@ def read_gemma3n(config: Config) -> Architecture:
     window, inputs = config.positive("sliding_window"), config.positive("altup_num_inputs")
     per_layer, rank = config.positive("hidden_size_per_layer_input"), config.positive("laurel_rank")
     altup: Tensors = (
-        plain("altup.correct_output_scale", hidden),
+        plain("altup.correct_output_scale", hidden, element_bytes=4),
         *linear("altup.correction_coefs", inputs, inputs, Split.WHOLE),
         *linear("altup.prediction_coefs", inputs * inputs, inputs, Split.WHOLE),
         *linear("altup.modality_router", inputs, hidden, Split.WHOLE),
         *norm("altup.router_norm", hidden),
-        *linear("laurel.linear_left", rank, hidden, Split.WHOLE),
-        *linear("laurel.linear_right", hidden, rank, Split.WHOLE),
+        *linear("laurel.linear_left", rank, hidden, Split.ROWS),
+        *linear("laurel.linear_right", hidden, rank, Split.COLUMNS),
         *norm("laurel.post_laurel_norm", hidden),
     )
 
@@ -306,7 +306,7 @@ def read_gemma3n(config: Config) -> Architecture:
         tied=True,
     )
     joins: Tensors = tuple(
-        t for n in range(2 * (inputs - 1)) for t in linear(f"model.altup_projection{n}", hidden, hidden, Split.WHOLE)
+        t for n in range(2 * (inputs - 1)) for t in linear(f"model.altup_projection{n}", hidden, hidden, Split.ROWS)
     )
     return replace(base, first=(*base.first, *joins, *_per_layer_tables(config, layers, hidden, per_layer)))
 

@@ -1,0 +1,114 @@
+"""Language models that stand only inside of multi-modal ones: Molmo's, Aria's, Cosmos 3 Edge's, Compass's."""
+
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
+
+from vllm_doctor.memory.config_values import Config
+from vllm_doctor.memory.facts import Architecture, Layer, Split
+from vllm_doctor.memory.families import experts as moe
+from vllm_doctor.memory.families.decoder import read_decoder
+from vllm_doctor.memory.families.hybrid import built
+from vllm_doctor.memory.families.parts import attention, embedding, full, mlp, norms, plain, router
+from vllm_doctor.memory.families.styles import STYLES, Style
+
+# Rows of Molmo's embedding beyond its vocabulary (molmo.py ADDITIONAL_VOCAB_SIZE).
+_MOLMO_ROWS = 128
+
+
+def read_molmo(config: Config) -> Architecture:
+    """Molmo: intermediate_size counts gate and up, and more embeddings than the head has rows (molmo.py)."""
+    style = Style(
+        qkv_bias="qkv_bias",
+        qk_norm="full" if config.flag("attention_layer_norm") else None,
+        tied=config.flag("weight_tying"),
+    )
+    halved = {**config.values, "intermediate_size": config.positive("intermediate_size") // 2}
+    base = read_decoder(Config(halved, config.model_type, config.outer), style)
+    rows = config.positive("embedding_size", "vocab_size") + _MOLMO_ROWS
+    return replace(base, first=(embedding(rows, base.hidden_size), *base.first[1:]))
+
+
+def read_aria(config: Config) -> Architecture:
+    """Aria: experts in all layers, and shared ones of the same width beside them (aria.py)."""
+    return read_decoder(config, Style(experts=_aria_experts, tied=False))
+
+
+def _aria_experts(config: Config, layers: int) -> moe.Experts | None:
+    count = config.positive("moe_num_experts", largest=2**14)
+    width = config.positive("intermediate_size")
+    shared = config.count("moe_num_shared_experts", default=0) * width
+    return moe.Experts(count, config.positive("moe_topk"), width, frozenset(range(layers)), shared=shared)
+
+
+def read_cosmos3_edge(config: Config) -> Architecture:
+    """Cosmos 3 Edge: attention and an MLP without a gate, as Nemotron-H has them (cosmos3_edge.py)."""
+    return read_decoder(config, Style(gated=False, mlp_bias="mlp_bias", qkv_bias="attention_bias"))
+
+
+def read_compass(config: Config) -> Architecture:
+    """Cohere Compass: as Command R7B with one norm per layer (cohere_compass.py)."""
+    return read_decoder(config, STYLES["Cohere2ForCausalLM"])
+
+
+def read_molmo2(config: Config) -> Architecture:
+    """Molmo 2: rows of its own beyond the vocabulary (molmo2.py Molmo2TextModel)."""
+    norms_ = ("head" if config.text("qk_norm_type") == "qwen3" else "full") if config.flag("use_qk_norm") else None
+    base = read_decoder(config, Style(qkv_bias="qkv_bias", qk_norm=norms_, tied=config.flag("tie_word_embeddings")))
+    rows = config.positive("vocab_size") + config.count("additional_vocab_size", default=128)
+    return replace(base, first=(embedding(rows, base.hidden_size), *base.first[1:]))
+
+
+def read_moondream3(config: Config) -> Architecture:
+    """Moondream 3: one norm per layer, temperatures for attention, experts that the ranks share out (moondream3.py)."""
+    width, inner = config.positive("dim", "hidden_size", default=2048), config.positive("ff_dim", default=8192)
+    layers = config.positive("n_layers", default=24, largest=2048)
+    heads = config.positive("n_heads", default=32)
+    pairs = config.positive("n_kv_heads", default=heads)
+    size = width // heads
+    sparse = config.section("moe") or Config({})
+    start, count = sparse.count("start_layer", default=4), sparse.positive("n_experts", default=64)
+    wide, chosen = sparse.positive("expert_inner_dim", default=1024), sparse.positive("n_experts_per_tok", default=8)
+    queries = (heads + 2 * pairs) * size
+    attending = (
+        *attention(width, heads, pairs, size, qkv_bias=True, out_bias=True),
+        plain("self_attn.tau_alpha", heads, split=Split.ROWS),
+        plain("self_attn.tau_wq", heads, queries, split=Split.ROWS),
+        plain("self_attn.tau_wv", heads, queries, split=Split.ROWS),
+        *norms(1, width, bias=True),
+    )
+    routed = (
+        *router(width, count, bias=True),
+        plain("mlp.fc1", count * 2 * wide, width, split=Split.ROWS),
+        plain("mlp.fc2", count * width, wide, split=Split.ROWS),
+    )
+    cache = (full(pairs, size),)
+    dense = Layer(tensors=(*attending, *mlp(width, inner, gated=False, bias=True)), caches=cache)
+    mixed = Layer(tensors=(*attending, *routed), caches=cache)
+    named = Config({"vocab_size": 51200, **config.values}, config.model_type, config.outer)
+    found = moe.Experts(count, chosen, wide, frozenset(range(start, layers)))
+    kinds = [mixed if i >= start else dense for i in range(layers)]
+    base = built(
+        named,
+        kinds,
+        width,
+        heads=heads,
+        kv_heads=pairs,
+        head_size=size,
+        found=found,
+        intermediate=inner,
+        final_bias=True,
+        tied=False,
+    )
+    rows = base.vocabulary_size
+    return replace(base, last=(*base.last, plain("lm_head.bias", rows, split=Split.VOCABULARY)))
+
+
+INSIDE: Mapping[str, Callable[[Config], Architecture]] = {
+    "MolmoModel": read_molmo,
+    "AriaTextModel": read_aria,
+    "Molmo2TextModel": read_molmo2,
+    "Moondream3TextModel": read_moondream3,
+    "Cosmos3EdgeForCausalLM": read_cosmos3_edge,
+    "CohereCompassForCausalLM": read_compass,
+}

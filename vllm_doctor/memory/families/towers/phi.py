@@ -1,0 +1,62 @@
+"""The towers of Phi-3-vision and of Molmo, which have CLIP's numbers whatever the config says."""
+
+from vllm_doctor.memory.config_values import Config
+from vllm_doctor.memory.families.parts import embedding
+from vllm_doctor.memory.families.towers.blocks import (
+    Block,
+    Towers,
+    cut,
+    joined,
+    kept,
+    layer_norm,
+    numbers,
+    part,
+    perceptron,
+    times,
+)
+from vllm_doctor.memory.families.towers.vits import clip
+
+# CLIP ViT-L/14 at 336 pixels (phi3v.py CLIP_VIT_LARGE_PATCH14_336_CONFIG).
+_CLIP = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "image_size": 336,
+    "patch_size": 14,
+}
+_CLIP_WIDTH, _CLIP_FEED, _CLIP_LAYERS, _CLIP_POSITIONS = 1024, 4096, 23, 577
+# Molmo takes the features of two blocks (molmo.py VIT_LAYERS).
+_MOLMO_FEATURES = 2
+
+
+def phi3_vision(whole: Config) -> Towers:
+    """Phi-3-vision, Phi-3.5-vision: CLIP but its last block, and an embedding beside the model's own (phi3v.py)."""
+    processor = part(whole, "img_processor")
+    hidden, out = whole.positive("hidden_size"), processor.positive("image_dim_out")
+    tensors = (
+        embedding(whole.positive("vocab_size"), hidden),
+        *clip(Config(_CLIP), _CLIP_LAYERS),
+        *numbers(2, 4 * out),
+        *perceptron(4 * out, hidden, hidden, split=False),
+    )
+    return Towers(tensors, True, _CLIP_WIDTH, _CLIP_LAYERS)
+
+
+def molmo(whole: Config) -> Towers:
+    """Molmo: CLIP's blocks, pooled by attention over four patches, a gated projector (molmo.py)."""
+    hidden = whole.positive("hidden_size")
+    inner = whole.positive("intermediate_size")
+    wide = _CLIP_WIDTH * _MOLMO_FEATURES
+    tensors = (
+        *numbers(_MOLMO_FEATURES, wide),
+        *numbers(_CLIP_WIDTH),
+        *numbers(_CLIP_POSITIONS, _CLIP_WIDTH),
+        *kept(_CLIP_WIDTH, 588, bias=False),
+        *layer_norm(_CLIP_WIDTH),
+        *times(Block(_CLIP_WIDTH, _CLIP_FEED).tensors(), _CLIP_LAYERS),
+        *cut(3 * _CLIP_WIDTH, wide),
+        *joined(_CLIP_WIDTH, _CLIP_WIDTH),
+        *cut(inner, _CLIP_WIDTH, bias=False),
+        *joined(hidden, inner // 2, bias=False),
+    )
+    return Towers(tensors, True, _CLIP_WIDTH, _CLIP_LAYERS)
