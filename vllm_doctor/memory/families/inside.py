@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import Config
+from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Layer, Split
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import read_decoder
 from vllm_doctor.memory.families.hybrid import built
-from vllm_doctor.memory.families.parts import attention, embedding, full, mlp, norms, plain, router
+from vllm_doctor.memory.families.parts import attention, embedding, experts, full, mlp, norms, plain, router
 from vllm_doctor.memory.families.styles import STYLES, Style
 
 # Rows of Molmo's embedding beyond its vocabulary (molmo.py ADDITIONAL_VOCAB_SIZE).
@@ -104,9 +104,43 @@ def read_moondream3(config: Config) -> Architecture:
     return replace(base, last=(*base.last, plain("lm_head.bias", rows, split=Split.VOCABULARY)))
 
 
+def read_ernie_vl(config: Config) -> Architecture:
+    """ERNIE 4.5 VL: experts of their own for text and for images, shared ones beside them (ernie45_vl_moe.py)."""
+    base = read_decoder(config, STYLES["Ernie4_5ForCausalLM"])
+    counts, widths = config.counts("moe_num_experts"), config.counts("moe_intermediate_size")
+    starts = config.counts("moe_layer_start_index")
+    if len(counts) < 2 or len(widths) < 2 or not starts:
+        raise ConfigError("moe_num_experts or moe_intermediate_size is no pair of numbers")
+    hidden, layers, ends = base.hidden_size, len(base.layers), config.counts("moe_layer_end_index")
+    shared = config.count("moe_num_shared_experts", default=0) * widths[0]
+    routed = tuple(
+        t
+        for count, width in zip(counts[:2], widths[:2], strict=True)
+        for t in (*router(hidden, count, element_bytes=4), *experts(hidden, width, count))
+    )
+    mixed = (
+        *routed,
+        plain("mlp.e_score_correction_bias", 2, max(counts[:2]), element_bytes=4),
+        *(mlp(hidden, shared, prefix="mlp.shared_experts.") if shared else ()),
+    )
+    dense = base.kinds[0]
+    kept = tuple(t for t in dense.tensors if not t.name.startswith("mlp."))
+    last = min(layers - 1, max(ends)) if ends else layers - 1
+    number = counts[0]
+    return replace(
+        base,
+        kinds=(dense, Layer(tensors=(*kept, *mixed), caches=dense.caches)),
+        layers=tuple(1 if min(starts) <= i <= last else 0 for i in range(layers)),
+        experts=number,
+        experts_per_token=moe.per_token_of(config),
+        expert_intermediate=widths[0],
+    )
+
+
 INSIDE: Mapping[str, Callable[[Config], Architecture]] = {
     "MolmoModel": read_molmo,
     "AriaTextModel": read_aria,
+    "Ernie4_5_VLMoeForCausalLM": read_ernie_vl,
     "Molmo2TextModel": read_molmo2,
     "Moondream3TextModel": read_moondream3,
     "Cosmos3EdgeForCausalLM": read_cosmos3_edge,

@@ -9,6 +9,7 @@ from vllm_doctor.memory.families.towers.blocks import (
     depth_of,
     grid,
     joined,
+    kept,
     kept_numbers,
     layer_norm,
     numbers,
@@ -62,5 +63,26 @@ def glm_ocr(whole: Config) -> Towers:
         *_merger(out, text.positive("intermediate_size")),
         *kept_numbers(out, width * merge),
         *rms_norm(width),
+    )
+    return seen(tensors, vision)
+
+
+def glm4v_chat(whole: Config) -> Towers:
+    """GLM-4V: EVA-CLIP's blocks, a convolution, a gated projector (glm4v.py)."""
+    vision = part(whole, "vision_config")
+    width, hidden = vision.positive("hidden_size"), whole.positive("hidden_size")
+    inner = whole.positive("ffn_hidden_size")
+    block = Block(width, vision.positive("intermediate_size"))
+    tensors = (
+        *numbers(2, hidden),
+        *numbers(width),
+        *patches(vision, width),
+        *numbers(vision.positive("num_positions"), width),
+        *times(block.tensors(), depth_of(vision)),
+        *kept_numbers(hidden, width * 4),
+        *kept(hidden, hidden, bias=False),
+        *layer_norm(hidden),
+        *cut(2 * inner, hidden, bias=False),
+        *joined(hidden, inner, bias=False),
     )
     return seen(tensors, vision)

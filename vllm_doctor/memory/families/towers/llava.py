@@ -124,6 +124,19 @@ def idefics3(whole: Config) -> Towers:
     return seen((*siglip(vision), *kept(text_width(whole), width * scale * scale, bias=False)), vision)
 
 
+def pixtral_chat(whole: Config) -> Towers:
+    """Pixtral in Mistral's own form: a merger of patches in some, two projections (pixtral.py)."""
+    vision, hidden = part(whole, "vision_config"), text_width(whole)
+    width = vision.positive("hidden_size")
+    merge = vision.positive("spatial_merge_size", default=2) ** 2
+    merged = kept(width, width * merge, bias=False) if vision.text("mm_projector_id") == "patch_merge" else ()
+    normed = rms_norm(width) if vision.flag("add_pre_mm_projector_layer_norm") else ()
+    bias = vision.flag("adapter_bias", default=True)
+    return seen(
+        (*pixtral(vision), *normed, *merged, *perceptron(width, hidden, hidden, bias=bias, split=False)), vision
+    )
+
+
 def cohere2_vision(whole: Config) -> Towers:
     """Command A Vision, Aya Vision 2: SigLIP, pixels shuffled, a gated projector (cohere2_vision.py)."""
     vision = part(whole, "vision_config")

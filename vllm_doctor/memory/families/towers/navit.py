@@ -70,15 +70,15 @@ def kimi(whole: Config) -> Towers:
     return seen((*moonvit(vision), *joins), vision)
 
 
-def siglip2(vision: Config) -> Tensors:
+def siglip2(vision: Config, layers: int | None = None, *, post_norm: bool = True) -> Tensors:
     """SigLIP 2 with patches as rows (lfm2_siglip2.py)."""
     width = vision.positive("hidden_size")
     channels = vision.count("num_channels", default=3)
     return (
         *kept(width, channels * vision.positive("patch_size") ** 2),
         *numbers(vision.positive("num_patches"), width),
-        *encoder(vision),
-        *layer_norm(width),
+        *encoder(vision, layers),
+        *(layer_norm(width) if post_norm else ()),
     )
 
 

@@ -15,10 +15,13 @@ from vllm_doctor.memory.families.towers.blocks import (
     numbers,
     part,
     perceptron,
+    rms_norm,
+    text_of,
     text_width,
     times,
     whole_on_ranks,
 )
+from vllm_doctor.memory.families.towers.speech import parakeet
 
 
 class Timm(NamedTuple):
@@ -59,37 +62,57 @@ def moondream3(whole: Config) -> Towers:
     return Towers(tensors, True, width, layers)
 
 
-def radio(vision: Config) -> tuple[Tensors, Timm]:
-    """RADIO, whole on every rank: the size follows from a name, the first tokens from the teachers (radio.py)."""
+def _radio(vision: Config) -> tuple[Tensors, Tensors, Timm]:
+    """RADIO's first tables, one of its blocks and its size, which follows from a name (radio.py)."""
     args = part(vision, "args")
     model = _RADIO.get(args.text("model") or vision.text("model_name") or "")
     if model is None:
         raise MissingPart("the name of the RADIO model is not known")
     side = -(-args.positive("cpe_max_size", default=2048) // _RADIO_PATCH)
+    stem = (
+        *numbers(side * side, model.width),
+        *numbers(_first_tokens(vision, args), model.width),
+        *kept_numbers(model.width, 3 * _RADIO_PATCH**2, bias=False),
+    )
+    return stem, Block(model.width, model.feed, scales=2).tensors(), model
+
+
+def _first_tokens(vision: Config, args: Config) -> int:
+    """Tokens before the patches: one per teacher or one, and registers up to a multiple."""
+    if vision.optional("num_registers") is not None:
+        return vision.positive("num_cls_tokens") + vision.count("num_registers")
     teachers = args.get("teachers")
     names = len({str(t.get("name")) for t in teachers if isinstance(t, dict)}) if isinstance(teachers, list) else 0
     classes = max(1, names) if args.flag("cls_token_per_teacher") else 1
     multiple = args.count("register_multiple", default=0)
-    registers = multiple - classes % multiple if multiple else 0
-    if vision.optional("num_registers") is not None:
-        classes, registers = vision.positive("num_cls_tokens"), vision.count("num_registers")
-    block = Block(model.width, model.feed, scales=2)
-    tensors = (
-        *numbers(side * side, model.width),
-        *numbers(classes + registers, model.width),
-        *kept_numbers(model.width, 3 * _RADIO_PATCH**2, bias=False),
-        *times(whole_on_ranks(block.tensors()), model.layers),
-    )
-    return tensors, model
+    return classes + (multiple - classes % multiple if multiple else 0)
 
 
 def nemotron_vl(whole: Config) -> Towers:
-    """Llama Nemotron Nano VL: RADIO, pixels shuffled, two projections (nemotron_vl.py)."""
-    tensors, model = radio(part(whole, "vision_config"))
+    """Llama Nemotron Nano VL: RADIO whole on every rank, pixels shuffled, two projections (nemotron_vl.py)."""
+    stem, block, model = _radio(part(whole, "vision_config"))
     columns = whole.positive("vit_hidden_size", default=model.width) * 4
     inner = whole.positive("projector_hidden_size")
     joins = (*layer_norm(columns), *perceptron(columns, inner, text_width(whole), split=False))
-    return Towers((*tensors, *joins), True, model.width, model.layers)
+    tensors = (*stem, *times(whole_on_ranks(block), model.layers), *joins)
+    return Towers(tensors, True, model.width, model.layers)
+
+
+def nemotron_nano(whole: Config) -> Towers:
+    """Nemotron Nano VL and Omni: RADIO, a projector without biases, in some Parakeet (nano_nemotron_vl.py)."""
+    vision, hidden = part(whole, "vision_config"), text_width(whole)
+    stem, block, model = _radio(vision)
+    frames = vision.count("video_temporal_patch_size", default=1)
+    video = kept_numbers(model.width, 3 * frames * _RADIO_PATCH**2, bias=False) if frames > 1 else ()
+    wide = whole.positive("vit_hidden_size", default=model.width)
+    columns = wide * round(1 / (whole.number("downsample_ratio", 0.5) or 0.5)) ** 2
+    inner = whole.positive("projector_hidden_size")
+    last = layer_norm(wide) if text_of(whole).count("num_nextn_predict_layers", default=0) else ()
+    joins = (*last, *rms_norm(columns), *perceptron(columns, inner, hidden, bias=False, split=False))
+    sound = whole.section("sound_config")
+    heard = parakeet(sound, hidden) if sound is not None else ()
+    tensors = (*stem, *video, *times(block, model.layers), *joins, *heard)
+    return Towers(tensors, True, model.width, model.layers)
 
 
 _DINO, _SIGLIP = Timm(1024, 24, 4096), Timm(1152, 27, 4304)

@@ -1,7 +1,7 @@
 """The towers of Phi-3-vision and of Molmo, which have CLIP's numbers whatever the config says."""
 
 from vllm_doctor.memory.config_values import Config
-from vllm_doctor.memory.families.parts import embedding
+from vllm_doctor.memory.families.parts import Tensors, embedding
 from vllm_doctor.memory.families.towers.blocks import (
     Block,
     Towers,
@@ -14,7 +14,7 @@ from vllm_doctor.memory.families.towers.blocks import (
     perceptron,
     times,
 )
-from vllm_doctor.memory.families.towers.vits import clip
+from vllm_doctor.memory.families.towers.vits import clip, siglip
 
 # CLIP ViT-L/14 at 336 pixels (phi3v.py CLIP_VIT_LARGE_PATCH14_336_CONFIG).
 _CLIP = {
@@ -40,6 +40,63 @@ def phi3_vision(whole: Config) -> Towers:
         *perceptron(4 * out, hidden, hidden, split=False),
     )
     return Towers(tensors, True, _CLIP_WIDTH, _CLIP_LAYERS)
+
+
+# SigLIP at 448 pixels, but its last block (phi4mm.py, vision_siglip_navit.py).
+_SIGLIP = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "image_size": 448,
+    "patch_size": 14,
+}
+_SIGLIP_WIDTH, _SIGLIP_LAYERS = 1152, 26
+
+
+def phi4_multimodal(whole: Config) -> Towers:
+    """Phi-4-multimodal: SigLIP, a conformer, projections of what is heard with and without images (phi4mm.py)."""
+    hidden = whole.positive("hidden_size")
+    project = (*kept(hidden, hidden),)
+    processor = part(whole, "audio_processor")
+    audio = part(processor, "config")
+    width = audio.positive("attention_dim")
+    tensors = (
+        *numbers(2, _SIGLIP_WIDTH),
+        *siglip(Config(_SIGLIP), _SIGLIP_LAYERS, post_norm=False),
+        *kept(hidden, _SIGLIP_WIDTH),
+        *project,
+        *_conformer(audio, width),
+        *times((*kept(hidden, width), *project), 2),
+    )
+    return Towers(tensors, True, _SIGLIP_WIDTH, _SIGLIP_LAYERS)
+
+
+def _conformer(audio: Config, width: int) -> Tensors:
+    """Blocks of attention between two gated MLPs, and a convolution (phi4mm_audio.py)."""
+    feed, mels = audio.positive("linear_units"), audio.positive("input_size")
+    halved = -(-mels // audio.positive("time_reduction", default=8))
+    channels = part(audio, "nemo_conv_settings").positive("conv_channels")
+    bias = part(audio, "relative_attention_bias_args").positive("t5_bias_max_distance")
+    kernel = audio.positive("kernel_size")
+    feeding = (*layer_norm(width), *kept(2 * feed, width), *kept(width, feed))
+    block = (
+        *times(feeding, 2),
+        *times(kept(width, width), 4),
+        *numbers(2, width),
+        *kept(2 * width, width),
+        *kept(width, width),
+        *kept(width, kernel),
+        *kept(width, width),
+        *times(layer_norm(width), 3),
+    )
+    stem = (
+        *kept(channels, 9),
+        *times((*kept(channels, 9), *kept(channels, channels)), 2),
+        *kept(width, channels * halved),
+        *numbers(2 * bias, audio.positive("attention_heads")),
+        *numbers(2, mels),
+    )
+    return (*stem, *times(block, audio.positive("num_blocks", largest=2048)))
 
 
 def molmo(whole: Config) -> Towers:

@@ -5,6 +5,7 @@ from vllm_doctor.memory.families.parts import Tensors
 from vllm_doctor.memory.families.towers.blocks import (
     Block,
     Towers,
+    cut,
     depth_of,
     fp32,
     kept,
@@ -24,12 +25,16 @@ from vllm_doctor.memory.families.towers.vits import whole_whisper
 def qwen2(vision: Config) -> Tensors:
     """Qwen2-VL: hidden_size is the width that it hands on (qwen2_vl.py)."""
     width, out = vision.positive("embed_dim", default=1280), vision.positive("hidden_size")
+    return (*qwen2_blocks(vision), *layer_norm(width), *_merger(width, out, vision))
+
+
+def qwen2_blocks(vision: Config) -> Tensors:
+    """Patches of two frames, and its blocks."""
+    width = vision.positive("embed_dim", default=1280)
     feed = int(vision.number("mlp_ratio", 4.0) * width)
     return (
         *patches(vision, width, vision.positive("temporal_patch_size", default=2), bias=False),
         *times(Block(width, feed).tensors(), depth_of(vision)),
-        *layer_norm(width),
-        *_merger(width, out, vision),
     )
 
 
@@ -145,6 +150,34 @@ def qwen3_omni(whole: Config) -> Towers:
     thinker = thinker_of(whole)
     vision, audio = part(thinker, "vision_config"), part(thinker, "audio_config")
     return Towers((*qwen3(vision), *audio_transformer(audio)), True, _width(vision), depth_of(vision))
+
+
+def ranking(whole: Config) -> Towers:
+    """Jina's ranker: Qwen2-VL's tower, and a score of two layers in fp32 (jina_vl.py)."""
+    base, hidden = qwen_vl(whole), text_width(whole)
+    score = fp32(perceptron(hidden, hidden, whole.positive("num_labels", default=1)))
+    return base._replace(tensors=(*base.tensors, *score))
+
+
+def ernie(whole: Config) -> Towers:
+    """ERNIE 4.5 VL: Qwen2-VL's blocks, and a resampler over space and time (ernie45_vl.py)."""
+    vision = part(whole, "vision_config")
+    width, hidden = vision.positive("embed_dim", "hidden_size"), text_width(whole)
+    feed = int(vision.number("mlp_ratio", 4.0) * width)
+    wide = whole.positive("pixel_hidden_size") * whole.positive("spatial_conv_size", default=2) ** 2
+    frames = whole.positive("temporal_conv_size", default=2)
+    over_time = (*cut(wide, wide * frames), *cut(wide, wide), *layer_norm(wide))
+    tensors = (
+        *patches(vision, width, bias=False),
+        *times(Block(width, feed).tensors(), depth_of(vision)),
+        *layer_norm(width),
+        *times(cut(wide, wide), 2),
+        *layer_norm(wide),
+        *(over_time if whole.flag("use_temporal_conv", default=True) else ()),
+        *cut(hidden, wide),
+        *rms_norm(hidden),
+    )
+    return Towers(tensors, True, width, depth_of(vision))
 
 
 def opencua(whole: Config) -> Towers:
