@@ -25,8 +25,8 @@ def groups() -> None:
     parallel_state.initialize_model_parallel()
 
 
-def register(model_type: str) -> None:
-    """A type that only a repository's own code knows, read as plain values."""
+def register(config: dict[str, Any]) -> None:
+    """A type that only a repository's own code knows, read as plain values under the name of its class there."""
     from transformers import AutoConfig, PretrainedConfig  # type: ignore[import-not-found]
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # type: ignore[import-not-found]
     from vllm.transformers_utils.config import _CONFIG_REGISTRY  # type: ignore[import-not-found]
@@ -41,9 +41,14 @@ def register(model_type: str) -> None:
         vars(self).update(values)
         PretrainedConfig.__init__(self, **{**values, **parts})
 
-    if model_type not in CONFIG_MAPPING and model_type not in _CONFIG_REGISTRY:
-        own = {"model_type": model_type, "__init__": start}
-        AutoConfig.register(model_type, type("PlainConfig", (PretrainedConfig,), own))
+    model_type, named = config["model_type"], config.get("auto_map", {}).get("AutoConfig")
+    if model_type in _CONFIG_REGISTRY or (model_type in CONFIG_MAPPING and named is None):
+        return
+    known = model_type in CONFIG_MAPPING
+    base = CONFIG_MAPPING[model_type] if known else PretrainedConfig
+    more = {"model_type": model_type} if known else {"model_type": model_type, "__init__": start}
+    own = type(named.split(".")[-1] if named else "PlainConfig", (base,), more)
+    AutoConfig.register(model_type, own, exist_ok=True)
 
 
 def cache_of(spec: Any) -> tuple[Any, ...]:
@@ -102,7 +107,7 @@ def main() -> None:
     """Builds the config's model for every launch and prints the line."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     config = json.loads(Path(sys.argv[1]).read_text())
-    register(config["model_type"])
+    register(config)
     launches = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config))

@@ -139,13 +139,13 @@ class Architecture(Facts, frozen=True):
     """What of a config.json drives memory.
 
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
-    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio), which every
-    stage holds. `inside` is the language model of a multi-modal architecture. `native_max_model_len` is what vLLM
-    derives where the user sets none.
-    `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of
-    the RoPE tables, `absorbed_elements` those of the copies that MLA makes per layer. `kernel_block`: tokens of the
-    smallest block of a backend that only this architecture has. `exact`: every term is known; else `approximations`
-    says what is not.
+    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
+    pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is built
+    on. `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
+    MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
+    the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
+    architecture has. `state_key_size` is that of a delta net's heads. `borrows`: what a draft takes from its target
+    (`embedding`, `head`). `exact`: every term is known; else `approximations` says what is not.
     """
 
     name: str
@@ -169,6 +169,8 @@ class Architecture(Facts, frozen=True):
     experts_per_token: int = 0
     expert_intermediate: int = 0
     is_multimodal: bool = False
+    is_pooling: bool = False
+    borrows: tuple[str, ...] = ()
     inside: str | None = None
     is_encoder_decoder: bool = False
     is_attention_free: bool = False
@@ -182,8 +184,14 @@ class Architecture(Facts, frozen=True):
     absorbed_elements: int = 0
     quantization: Quantization | None = None
     mamba_ssm_dtype: str | None = None
+    state_key_size: int = 0
     exact: bool = True
     approximations: tuple[str, ...] = ()
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no layer has a cache: an encoder, for which vLLM allocates none."""
+        return self.is_pooling and not any(kind.caches for kind in self.kinds)
 
 
 class DraftModel(Facts, frozen=True):
@@ -199,7 +207,8 @@ class LaunchSettings(Facts, frozen=True):
     """The settings of a launch that move memory, as vLLM reads them; None stands for vLLM's own default.
 
     `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
-    GPU. `cpu_offload_gb` in GiB. `limit_mm_per_prompt` None: not given. `environment`: VLLM_ variables of the launch.
+    GPU. `cpu_offload_gb` in GiB. `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt`
+    None: not given. `environment`: VLLM_ variables of the launch.
     """
 
     tensor_parallel_size: int = 1
@@ -219,6 +228,7 @@ class LaunchSettings(Facts, frozen=True):
     max_num_batched_tokens: int | None = None
     enforce_eager: bool = False
     cpu_offload_gb: float = 0.0
+    pooling: bool = False
     enable_lora: bool = False
     max_loras: int = 1
     max_lora_rank: int = 16
@@ -235,6 +245,7 @@ class LaunchSettings(Facts, frozen=True):
     mamba_ssm_cache_dtype: str = "auto"
     mamba_cache_mode: str | None = None
     mamba_block_size: int | None = None
+    gdn_prefill_backend: str = "auto"
     attention_backend: str | None = None
     performance_mode: str | None = None
     cudagraph_sizes: tuple[int, ...] | None = None

@@ -135,6 +135,21 @@ def sarvam(config: Config, layers: int) -> Experts | None:
     )
 
 
+def param2(config: Config, layers: int) -> Experts | None:
+    """Param-2: an fp32 router with a bias; shared experts as wide as the config says of them all (param2moe.py)."""
+    first = config.count("first_k_dense_replace", default=1)
+    width, count = config.positive("moe_intermediate_size"), config.count("num_shared_experts", default=1)
+    wide = config.optional("moe_shared_expert_intermediate_size") or width * count
+    return _make(
+        config,
+        width,
+        frozenset(range(first, layers)),
+        shared=wide if count else 0,
+        corrected=config.flag("moe_router_enable_expert_bias", default=True),
+        router_bytes=4,
+    )
+
+
 def ernie(config: Config, layers: int) -> Experts | None:
     """ERNIE 4.5: from moe_layer_start_index to moe_layer_end_index; an fp32 router (ernie45_moe.py)."""
     start = config.count("moe_layer_start_index", default=0)

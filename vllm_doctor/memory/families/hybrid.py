@@ -22,6 +22,7 @@ def built(
     intermediate: int = 0,
     final_bias: bool = False,
     ssm_dtype: str | None = None,
+    state_key_size: int = 0,
     absorbed: int = 0,
     tied: bool | None = None,
 ) -> Architecture:
@@ -52,6 +53,7 @@ def built(
         is_hybrid=CacheKind.STATE in caches and len(caches) > 1,
         is_attention_free=caches == {CacheKind.STATE},
         mamba_ssm_dtype=ssm_dtype,
+        state_key_size=state_key_size,
         absorbed_elements=absorbed,
     )
 
@@ -136,7 +138,8 @@ def read_jamba(config: Config) -> Architecture:
         cache = full(shape.kv_heads, shape.head_size) if is_attention else mamba1_cache(inner, state, kernel)
         return Layer(tensors=(*(attending if is_attention else block), *feed, *norms(2, hidden)), caches=(cache,))
 
-    return hybrid(config, [layer(i) for i in range(layers)], shape, found, config.positive("intermediate_size"))
+    width = config.positive("intermediate_size")
+    return hybrid(config, [layer(i) for i in range(layers)], shape, found, width, tied=False)
 
 
 def hybrid(
@@ -224,7 +227,6 @@ def _nemotron_experts(config: Config, pattern: str) -> moe.Experts | None:
         shared=shared,
         corrected=True,
         gated=False,
-        router_bytes=4,
     )
 
 

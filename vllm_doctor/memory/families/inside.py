@@ -8,8 +8,20 @@ from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Layer, Split
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import read_decoder
-from vllm_doctor.memory.families.hybrid import built
-from vllm_doctor.memory.families.parts import attention, embedding, experts, full, mlp, norms, plain, router
+from vllm_doctor.memory.families.hybrid import built, depth
+from vllm_doctor.memory.families.parts import (
+    Tensors,
+    attention,
+    embedding,
+    experts,
+    full,
+    linear,
+    mlp,
+    norm,
+    norms,
+    plain,
+    router,
+)
 from vllm_doctor.memory.families.styles import STYLES, Style
 
 # Rows of Molmo's embedding beyond its vocabulary (molmo.py ADDITIONAL_VOCAB_SIZE).
@@ -137,9 +149,76 @@ def read_ernie_vl(config: Config) -> Architecture:
     )
 
 
+def _text_encoder(config: Config, last: Tensors, *, causal: bool) -> Architecture:
+    """The text side of CLIP and SigLIP: positions are a table as the words are."""
+    hidden, feed = config.positive("hidden_size"), config.positive("intermediate_size")
+    heads = config.positive("num_attention_heads")
+    size = hidden // heads
+    tensors = (
+        *attention(hidden, heads, heads, size, qkv_bias=True, out_bias=True),
+        *mlp(hidden, feed, gated=False, bias=True),
+        *norms(2, hidden, bias=True),
+    )
+    layer = Layer(tensors=tensors, caches=(full(heads, size),) if causal else ())
+    layers = [layer] * depth(config)
+    base = built(config, layers, hidden, heads=heads, kv_heads=heads, head_size=size, intermediate=feed, tied=True)
+    positions = embedding(config.positive("max_position_embeddings"), hidden, "model.position_embedding")
+    final = norm("model.final_layer_norm", hidden, bias=True)
+    return replace(base, first=(*base.first, positions), last=(*final, *last), is_pooling=True)
+
+
+def read_clip(config: Config) -> Architecture:
+    """CLIP's text side, which keeps a cache as it looks back only (clip.py CLIPTextTransformer)."""
+    rows = config.outer.get("projection_dim")
+    width = Config(config.outer).positive("projection_dim") if rows is not None else config.positive("projection_dim")
+    projection = linear("text_projection", width, config.positive("hidden_size"), Split.WHOLE)
+    return _text_encoder(config, projection, causal=True)
+
+
+def read_siglip(config: Config) -> Architecture:
+    """SigLIP's text side (siglip.py SiglipTextTransformer)."""
+    hidden = config.positive("hidden_size")
+    rows = config.positive("projection_size", default=hidden)
+    return _text_encoder(config, linear("head", rows, hidden, Split.WHOLE, bias=True), causal=False)
+
+
+def read_embedding_gemma2(config: Config) -> Architecture:
+    """EmbeddingGemma 2: Gemma 4's layers with inputs per layer and without caches (embedding_gemma2.py)."""
+    layers, hidden, heads = depth(config), config.positive("hidden_size"), config.positive("num_attention_heads")
+    size, pairs, feed = (config.positive(k) for k in ("head_dim", "num_key_value_heads", "intermediate_size"))
+    inputs, out = config.positive("hidden_size_per_layer_input"), config.positive("embedding_dim")
+    special = config.values.get("per_layer_config")
+    own = {int(k): Config(v) for k, v in special.items() if k.isdecimal()} if isinstance(special, dict) else {}
+
+    def layer(i: int) -> Layer:
+        found = own.get(i, Config({}))
+        head, count = found.positive("head_dim", default=size), found.positive("num_key_value_heads", default=pairs)
+        tensors = (
+            *attention(hidden, heads, count, head),
+            *norms(2, head),
+            *mlp(hidden, feed),
+            *linear("per_layer_input_gate", inputs, hidden, Split.WHOLE),
+            *linear("per_layer_projection", hidden, inputs, Split.WHOLE),
+            *norms(5, hidden),
+        )
+        return Layer(tensors=tensors)
+
+    kinds = [layer(i) for i in range(layers)]
+    base = built(config, kinds, hidden, heads=heads, kv_heads=pairs, head_size=size, intermediate=feed, tied=True)
+    joins = (
+        *linear("model.per_layer_model_projection", layers * inputs, hidden, Split.ROWS),
+        *norm("model.per_layer_projection_norm", inputs),
+        *linear("model.embedding_projection", out, hidden, Split.WHOLE),
+    )
+    return replace(base, first=(*base.first, *joins), is_pooling=True)
+
+
 INSIDE: Mapping[str, Callable[[Config], Architecture]] = {
     "MolmoModel": read_molmo,
     "AriaTextModel": read_aria,
+    "CLIPTextTransformer": read_clip,
+    "SiglipTextTransformer": read_siglip,
+    "EmbeddingGemma2TextModel": read_embedding_gemma2,
     "Ernie4_5_VLMoeForCausalLM": read_ernie_vl,
     "Molmo2TextModel": read_molmo2,
     "Moondream3TextModel": read_moondream3,

@@ -51,7 +51,8 @@ def _indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
     tensors = (
         *linear("self_attn.indexer.wq_b", heads * size, config.positive("q_lora_rank"), Split.WHOLE),
         *linear("self_attn.indexer.wk", size, hidden, Split.WHOLE),
-        *norm("self_attn.indexer.k_norm", size, bias=True),
+        plain("self_attn.indexer.k_norm", size, element_bytes=4),
+        plain("self_attn.indexer.k_norm.bias", size, element_bytes=4),
         plain("self_attn.indexer.weights_proj", heads, hidden),
     )
     bytes_per_token = size + -(-size // _INDEX_SCALE_GROUP) * 4

@@ -46,7 +46,15 @@ def read_delta_hybrid(config: Config) -> Architecture:
 
     intermediate = found.shared if found is not None else width
     ssm = config.text("mamba_ssm_dtype") if config.model_type.startswith("qwen3_5") else None
-    return hybrid(config, [layer(i) for i in range(layers)], shape, found, intermediate, ssm_dtype=ssm)
+    return hybrid(
+        config,
+        [layer(i) for i in range(layers)],
+        shape,
+        found,
+        intermediate,
+        ssm_dtype=ssm,
+        state_key_size=config.positive("linear_key_head_dim"),
+    )
 
 
 def read_lfm2(config: Config) -> Architecture:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
 from vllm_doctor.memory.families import (
     encoder_decoder,
     hybrid,
     latent,
+    lightning,
     linear_hybrid,
     recent,
     relatives,
@@ -17,6 +20,7 @@ from vllm_doctor.memory.families import (
 from vllm_doctor.memory.families import towers as beside
 from vllm_doctor.memory.families.decoder import decoder
 from vllm_doctor.memory.families.inside import INSIDE
+from vllm_doctor.memory.families.pooling import POOLED, Pooled, looks_both_ways, pooled_name, with_head, without_caches
 from vllm_doctor.memory.families.styles import STYLES
 from vllm_doctor.memory.families.towers import Towers
 
@@ -30,7 +34,7 @@ _OWN: Mapping[str, Reader] = {
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
     "GlmMoeDsaForCausalLM": latent.read_corrected,
     "LongcatFlashForCausalLM": latent.read_longcat,
-    "PanguUltraMoEForCausalLM": latent.read_latent,
+    "PanguUltraMoEForCausalLM": recent.read_pangu_ultra,
     "MiniCPM3ForCausalLM": latent.read_minicpm3,
     "KimiLinearForCausalLM": linear_hybrid.read_kimi_linear,
     "MambaForCausalLM": hybrid.read_mamba,
@@ -61,6 +65,8 @@ _OWN: Mapping[str, Reader] = {
     "DeciLMForCausalLM": singles.read_deci,
     "MiMoV2FlashForCausalLM": singles.read_mimo_v2,
     "MiMoV2ForCausalLM": singles.read_mimo_v2,
+    "BailingMoeV2_5ForCausalLM": lightning.read_ling_25,
+    "K2HorizonForCausalLM": recent.read_k2_horizon,
     "MistralLarge3ForCausalLM": latent.read_deepseek,
     "SarvamMLAForCausalLM": recent.read_sarvam_latent,
     "Step3TextForCausalLM": recent.read_step3,
@@ -146,17 +152,36 @@ def reader_of(name: str, text: Config) -> Reader:
 
     Raises ConfigError for one whose layers are not known: a plan would be a guess.
     """
-    for candidate in (name, _text_model(name, text)):
-        if candidate in _OWN:
-            return _OWN[candidate]
-        if candidate in STYLES:
-            return decoder(STYLES[candidate])
+    if (found := pooled_name(name, is_known)) is not None:
+        return _pooled(name, *found, text)
+    inside = _text_model(name, text)
+    for candidate in (name, inside):
+        reader = _OWN.get(candidate) or (decoder(STYLES[candidate]) if candidate in STYLES else None)
+        if reader is not None:
+            return _both_ways(reader) if looks_both_ways(name, candidate, text) else reader
+    if (found := pooled_name(inside, is_known)) is not None:
+        return _pooled(inside, *found, text)
     raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
+
+
+def is_known(name: str) -> bool:
+    """Whether the layers behind the name are known, be it with towers beside them."""
+    return name in _OWN or name in STYLES or name in beside.TOWERS
 
 
 def language_model(name: str, text: Config) -> str | None:
     """The language model inside of a multi-modal one; None for one that is a language model itself."""
     return None if name in _OWN or name in STYLES else _text_model(name, text) or None
+
+
+def _pooled(name: str, inside: str, pooled: Pooled, text: Config) -> Reader:
+    base = pooled.inside if callable(pooled.inside) else reader_of(inside, text)
+    found = pooled._replace(both_ways=pooled.both_ways or looks_both_ways(name, inside, text))
+    return lambda config: replace(with_head(base(config), found, config), inside=inside)
+
+
+def _both_ways(reader: Reader) -> Reader:
+    return lambda config: without_caches(reader(config))
 
 
 def _text_model(name: str, text: Config) -> str:
@@ -175,6 +200,7 @@ _TOWER_KEYS = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vi
 
 def towers_of(name: str, whole: Config) -> Towers:
     """What stands beside the language model: vision, audio, and what joins them to it."""
-    if name in _OWN or name in STYLES:
+    inside = (pooled_name(name, is_known) or (name,))[0]
+    if inside in _OWN or inside in STYLES or inside in POOLED:
         return Towers()
-    return beside.towers_of(name, whole)
+    return beside.towers_of(inside, whole)

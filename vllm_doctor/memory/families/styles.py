@@ -84,6 +84,7 @@ STYLES: Mapping[str, Style] = {
     "Olmo2ForCausalLM": _LLAMA._replace(qk_norm="full"),
     "Olmo3ForCausalLM": _LLAMA._replace(qk_norm="full"),
     "GraniteForCausalLM": _LLAMA,
+    "MuseGlimmerForCausalLM": _LLAMA._replace(sides=4, gated_attention=True),
     "GraniteSWAForCausalLM": _LLAMA._replace(sinks=True),
     "CohereForCausalLM": _LLAMA._replace(sides=1, qk_norm="heads?", tied=True),
     "Cohere2ForCausalLM": _LLAMA._replace(sides=1, qk_norm="heads?", tied=True, widen=1),
@@ -145,6 +146,10 @@ STYLES: Mapping[str, Style] = {
     "BailingMoeV2ForCausalLM": _LLAMA._replace(
         qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.corrected, qk_norm="head?"
     ),
+    "Param2MoEForCausalLM": _LLAMA._replace(
+        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias=False, experts=moe.param2, qk_norm="head?"
+    ),
+    "MellumForCausalLM": _LLAMA._replace(qk_norm="head", experts=moe.deepseek, out_bias="attention_bias"),
     "SarvamMoEForCausalLM": _LLAMA._replace(
         qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.sarvam, qk_norm="head?"
     ),

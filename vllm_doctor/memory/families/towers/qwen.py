@@ -46,7 +46,8 @@ def _merger(width: int, out: int, vision: Config) -> Tensors:
 def qwen2_5(vision: Config, heads: tuple[int, int] | None = None) -> Tensors:
     """Qwen2.5-VL: gated, with norms that have no bias (qwen2_5_vl.py); `heads`: key-value heads and their size."""
     width = vision.positive("hidden_size")
-    block = Block(width, vision.positive("intermediate_size"), True, True, key_values=heads)
+    feed = vision.positive("intermediate_size", default=int(vision.number("mlp_ratio", 4.0) * width))
+    block = Block(width, feed, True, True, key_values=heads)
     return (
         *patches(vision, width, vision.positive("temporal_patch_size", default=2), bias=False),
         *times(block.tensors(), depth_of(vision)),
