@@ -145,7 +145,8 @@ class Architecture(Facts, frozen=True):
     MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
     the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
     architecture has. `state_key_size` is that of a delta net's heads. `borrows`: what a draft takes from its target
-    (`embedding`, `head`). `exact`: every term is known; else `approximations` says what is not.
+    (`embedding`, `head`). `media`: what the towers take (`image`, `video`, `audio`). `exact`: every term is known; else
+    `approximations` says what is not.
     """
 
     name: str
@@ -180,6 +181,7 @@ class Architecture(Facts, frozen=True):
     encoder_tokens: int = 0
     vision_hidden_size: int = 0
     vision_layers: int = 0
+    media: tuple[str, ...] = ()
     rope_elements: int = 0
     absorbed_elements: int = 0
     quantization: Quantization | None = None
@@ -208,7 +210,7 @@ class LaunchSettings(Facts, frozen=True):
 
     `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
     GPU. `cpu_offload_gb` in GiB. `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt`
-    None: not given. `environment`: VLLM_ variables of the launch.
+    None: not given. `mm_encoder_tp_mode` is `weights` or `data`. `environment`: VLLM_ variables of the launch.
     """
 
     tensor_parallel_size: int = 1
@@ -235,6 +237,7 @@ class LaunchSettings(Facts, frozen=True):
     fully_sharded_loras: bool = False
     limit_mm_per_prompt: Mapping[str, int] | None = None
     language_model_only: bool = False
+    mm_encoder_tp_mode: str = "weights"
     skip_mm_profiling: bool = False
     draft: DraftModel | None = None
     prefix_caching: bool | None = None

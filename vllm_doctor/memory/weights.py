@@ -20,6 +20,7 @@ from vllm_doctor.memory.facts import (
 )
 from vllm_doctor.memory.implementation import EMBEDDING_ON_ALL, HEAD_ON_ALL, built_as, served
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
+from vllm_doctor.memory.media import towers_under
 from vllm_doctor.memory.packing import ignored_names, is_packed, matches, packed_bytes
 from vllm_doctor.memory.sharding import checked, shard
 from vllm_doctor.memory.stages import layers_of_stages, stage_of_layers
@@ -60,7 +61,8 @@ def _counted(
     architecture = served(architecture, release)
     quantization, doubt = quantization_of(architecture, settings)
     model_bytes = model_element_bytes(architecture, settings)
-    stages = stage_bytes(architecture, settings, quantization, model_bytes)
+    built = replace(architecture, towers=towers_under(architecture, settings, release))
+    stages = stage_bytes(built, settings, quantization, model_bytes)
     extra = _extras(architecture, settings, release, model_bytes, draft)
     buffers = architecture.rope_elements * model_bytes
     last = len(stages) - 1

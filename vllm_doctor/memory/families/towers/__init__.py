@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config
-from vllm_doctor.memory.families.towers.blocks import Block, MissingPart, Towers, times
+from vllm_doctor.memory.families.towers.blocks import EVERY_MEDIUM, Block, MissingPart, Towers, times
 
 __all__ = ["TOWERS", "Towers", "language_model_of", "towers_of"]
 
@@ -187,7 +187,7 @@ def unknown_towers(whole: Config) -> Towers:
     vision = whole.section("vision_config", "vit_config", "visual", "vision_tower_config")
     doubt = ("the vision or audio tower is an estimate",)
     if vision is None:
-        return Towers((), True, 0, 0, ("the vision or audio tower is not counted",))
+        return Towers((), True, 0, 0, ("the vision or audio tower is not counted",), EVERY_MEDIUM)
     width = vision.count("hidden_size", "embed_dim", "width", default=0)
     layers = vision.count("num_hidden_layers", "depth", "layers", default=0, largest=LARGEST_LAYERS)
     if not width or not layers:

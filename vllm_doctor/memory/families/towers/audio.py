@@ -29,7 +29,7 @@ from vllm_doctor.memory.families.towers.vits import (
 
 def heard(tensors: Tensors) -> Towers:
     """The towers of a model that listens."""
-    return Towers(tensors, True)
+    return Towers(tensors, True, media=("audio",))
 
 
 def _width(audio: Config) -> int:

@@ -9,15 +9,22 @@ from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Split, Tensor
 from vllm_doctor.memory.families.parts import Tensors, linear, mlp, norm, norms, plain
 
+# What the towers of a model for everything take.
+EVERY_MEDIUM = ("image", "video", "audio")
+
 
 class Towers(NamedTuple):
-    """The tensors beside the language model; `doubts` says what of them is not counted exactly."""
+    """The tensors beside the language model, and the media that they take.
+
+    `doubts` says what of them is not counted exactly.
+    """
 
     tensors: Tensors = ()
     multimodal: bool = False
     hidden_size: int = 0
     layers: int = 0
     doubts: tuple[str, ...] = ()
+    media: tuple[str, ...] = ("image", "video")
 
     def changes(self, base: Architecture) -> Mapping[str, Any]:
         """The fields of the architecture that the towers fill."""
@@ -29,6 +36,7 @@ class Towers(NamedTuple):
             "is_multimodal": True,
             "vision_hidden_size": self.hidden_size,
             "vision_layers": self.layers,
+            "media": self.media,
             "exact": base.exact and not self.doubts,
             "approximations": (*base.approximations, *self.doubts),
         }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from vllm_doctor.memory.config_values import Config
 from vllm_doctor.memory.families.parts import Tensors, embedding
 from vllm_doctor.memory.families.towers.blocks import (
+    EVERY_MEDIUM,
     Block,
     MissingPart,
     Towers,
@@ -76,7 +77,7 @@ def gemma4(whole: Config) -> Towers:
         *times(whole_on_ranks(block.tensors()), layers),
         *kept(hidden, width, bias=False),
     )
-    return Towers((*tensors, *_gemma4_audio(whole, hidden)), True, width, layers)
+    return Towers((*tensors, *_gemma4_audio(whole, hidden)), True, width, layers, media=EVERY_MEDIUM)
 
 
 def _gemma4_audio(whole: Config, hidden: int) -> Tensors:
@@ -128,7 +129,7 @@ def gemma3n(whole: Config) -> Towers:
         *_conformer(audio, layers, heads, kernel, channels),
         *_embedder(audio, hidden),
     )
-    return Towers(tensors, True, vision.positive("hidden_size"), 0, doubts)
+    return Towers(tensors, True, vision.positive("hidden_size"), 0, doubts, EVERY_MEDIUM)
 
 
 def _embedder(config: Config, hidden: int) -> Tensors:

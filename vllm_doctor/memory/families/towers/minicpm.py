@@ -3,6 +3,7 @@
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.families.parts import Tensors
 from vllm_doctor.memory.families.towers.blocks import (
+    EVERY_MEDIUM,
     Towers,
     depth_of,
     kept,
@@ -78,4 +79,4 @@ def omni(whole: Config) -> Towers:
         return seen
     hidden = whole.positive("hidden_size")
     joins = perceptron(audio.positive("encoder_ffn_dim") // 4, hidden, hidden, split=False)
-    return seen._replace(tensors=(*seen.tensors, *whole_whisper(audio), *joins))
+    return seen._replace(tensors=(*seen.tensors, *whole_whisper(audio), *joins), media=EVERY_MEDIUM)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from vllm_doctor.memory.config_values import Config
 from vllm_doctor.memory.families.parts import Tensors
 from vllm_doctor.memory.families.towers.blocks import (
+    EVERY_MEDIUM,
     Block,
     MissingPart,
     Towers,
@@ -112,7 +113,7 @@ def nemotron_nano(whole: Config) -> Towers:
     sound = whole.section("sound_config")
     heard = parakeet(sound, hidden) if sound is not None else ()
     tensors = (*stem, *video, *times(block, model.layers), *joins, *heard)
-    return Towers(tensors, True, model.width, model.layers)
+    return Towers(tensors, True, model.width, model.layers, media=EVERY_MEDIUM)
 
 
 _DINO, _SIGLIP = Timm(1024, 24, 4096), Timm(1152, 27, 4304)

@@ -3,6 +3,7 @@
 from vllm_doctor.memory.config_values import Config
 from vllm_doctor.memory.families.parts import Tensors, embedding
 from vllm_doctor.memory.families.towers.blocks import (
+    EVERY_MEDIUM,
     Block,
     Towers,
     cut,
@@ -68,7 +69,7 @@ def phi4_multimodal(whole: Config) -> Towers:
         *_conformer(audio, width),
         *times((*kept(hidden, width), *project), 2),
     )
-    return Towers(tensors, True, _SIGLIP_WIDTH, _SIGLIP_LAYERS)
+    return Towers(tensors, True, _SIGLIP_WIDTH, _SIGLIP_LAYERS, media=EVERY_MEDIUM)
 
 
 def _conformer(audio: Config, width: int) -> Tensors:

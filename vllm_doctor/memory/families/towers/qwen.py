@@ -3,6 +3,7 @@
 from vllm_doctor.memory.config_values import Config
 from vllm_doctor.memory.families.parts import Tensors
 from vllm_doctor.memory.families.towers.blocks import (
+    EVERY_MEDIUM,
     Block,
     Towers,
     cut,
@@ -121,7 +122,7 @@ def qwen2_5_omni(whole: Config) -> Towers:
         *numbers(2, out),
         *kept(out, width),
     )
-    return Towers((*qwen2_5(vision), *heard), True, _width(vision), depth_of(vision))
+    return Towers((*qwen2_5(vision), *heard), True, _width(vision), depth_of(vision), media=EVERY_MEDIUM)
 
 
 def audio_transformer(audio: Config) -> Tensors:
@@ -143,14 +144,15 @@ def audio_transformer(audio: Config) -> Tensors:
 
 def qwen3_asr(whole: Config) -> Towers:
     """Qwen3-ASR (qwen3_asr.py)."""
-    return Towers(audio_transformer(part(thinker_of(whole), "audio_config")), True)
+    return Towers(audio_transformer(part(thinker_of(whole), "audio_config")), True, media=("audio",))
 
 
 def qwen3_omni(whole: Config) -> Towers:
     """Qwen3-Omni's thinker (qwen3_omni_moe_thinker.py)."""
     thinker = thinker_of(whole)
     vision, audio = part(thinker, "vision_config"), part(thinker, "audio_config")
-    return Towers((*qwen3(vision), *audio_transformer(audio)), True, _width(vision), depth_of(vision))
+    tensors = (*qwen3(vision), *audio_transformer(audio))
+    return Towers(tensors, True, _width(vision), depth_of(vision), media=EVERY_MEDIUM)
 
 
 def ranking(whole: Config) -> Towers:
