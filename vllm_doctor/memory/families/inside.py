@@ -1,7 +1,5 @@
 """Language models that stand only inside of multi-modal ones: Molmo's, Aria's, Cosmos 3 Edge's, Compass's."""
 
-from collections.abc import Callable, Mapping
-
 from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import Config, ConfigError
@@ -211,17 +209,3 @@ def read_embedding_gemma2(config: Config) -> Architecture:
         *linear("model.embedding_projection", out, hidden, Split.WHOLE),
     )
     return replace(base, first=(*base.first, *joins), is_pooling=True)
-
-
-INSIDE: Mapping[str, Callable[[Config], Architecture]] = {
-    "MolmoModel": read_molmo,
-    "AriaTextModel": read_aria,
-    "CLIPTextTransformer": read_clip,
-    "SiglipTextTransformer": read_siglip,
-    "EmbeddingGemma2TextModel": read_embedding_gemma2,
-    "Ernie4_5_VLMoeForCausalLM": read_ernie_vl,
-    "Molmo2TextModel": read_molmo2,
-    "Moondream3TextModel": read_moondream3,
-    "Cosmos3EdgeForCausalLM": read_cosmos3_edge,
-    "CohereCompassForCausalLM": read_compass,
-}

@@ -6,25 +6,25 @@ from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
-from vllm_doctor.memory.families import (
-    encoder_decoder,
-    hybrid,
-    latent,
-    lightning,
-    linear_hybrid,
-    recent,
-    relatives,
-    singles,
-    sparse,
-)
 from vllm_doctor.memory.families import towers as beside
 from vllm_doctor.memory.families.decoder import decoder
-from vllm_doctor.memory.families.inside import INSIDE
+from vllm_doctor.memory.families.lazily import Lazily
 from vllm_doctor.memory.families.pooling import POOLED, Pooled, looks_both_ways, pooled_name, with_head, without_caches
 from vllm_doctor.memory.families.styles import STYLES
 from vllm_doctor.memory.families.towers import Towers
 
 Reader = Callable[[Config], Architecture]
+
+encoder_decoder = Lazily("encoder_decoder")
+hybrid = Lazily("hybrid")
+inside = Lazily("inside")
+latent = Lazily("latent")
+lightning = Lazily("lightning")
+linear_hybrid = Lazily("linear_hybrid")
+recent = Lazily("recent")
+relatives = Lazily("relatives")
+singles = Lazily("singles")
+sparse = Lazily("sparse")
 
 _OWN: Mapping[str, Reader] = {
     "DeepseekV2ForCausalLM": latent.read_deepseek,
@@ -77,7 +77,16 @@ _OWN: Mapping[str, Reader] = {
     "MiniMaxM3SparseForCausalLM": sparse.read_minimax_m3,
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
-    **INSIDE,
+    "MolmoModel": inside.read_molmo,
+    "AriaTextModel": inside.read_aria,
+    "CLIPTextTransformer": inside.read_clip,
+    "SiglipTextTransformer": inside.read_siglip,
+    "EmbeddingGemma2TextModel": inside.read_embedding_gemma2,
+    "Ernie4_5_VLMoeForCausalLM": inside.read_ernie_vl,
+    "Molmo2TextModel": inside.read_molmo2,
+    "Moondream3TextModel": inside.read_moondream3,
+    "Cosmos3EdgeForCausalLM": inside.read_cosmos3_edge,
+    "CohereCompassForCausalLM": inside.read_compass,
 }
 
 # The language model inside of a multi-modal one, by the model type of its config.
@@ -154,13 +163,13 @@ def reader_of(name: str, text: Config) -> Reader:
     """
     if (found := pooled_name(name, is_known)) is not None:
         return _pooled(name, *found, text)
-    inside = _text_model(name, text)
-    for candidate in (name, inside):
+    text_model = _text_model(name, text)
+    for candidate in (name, text_model):
         reader = _OWN.get(candidate) or (decoder(STYLES[candidate]) if candidate in STYLES else None)
         if reader is not None:
             return _both_ways(reader) if looks_both_ways(name, candidate, text) else reader
-    if (found := pooled_name(inside, is_known)) is not None:
-        return _pooled(inside, *found, text)
+    if (found := pooled_name(text_model, is_known)) is not None:
+        return _pooled(text_model, *found, text)
     raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
 
 
