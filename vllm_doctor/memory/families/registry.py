@@ -135,6 +135,8 @@ TEXT_BY_TYPE: Mapping[str, str] = {
     "kimi_k25_text": "DeepseekV3ForCausalLM",
     "muse_glimmer_text": "MuseGlimmerForCausalLM",
     "aria_text": "AriaTextModel",
+    "hunyuan_vl_text": "HunYuanDenseV1ForCausalLM",
+    "diffusion_gemma_text": "Gemma4ForCausalLM",
     "molmo2_text": "Molmo2TextModel",
     "cosmos3_edge_text": "Cosmos3EdgeForCausalLM",
     "gemma4_unified_text": "Gemma4ForCausalLM",

@@ -17,6 +17,7 @@ from vllm_doctor.memory.families.towers.blocks import (
     numbers,
     part,
     rms_norm,
+    text_of,
     text_width,
     times,
     whole_on_ranks,
@@ -92,6 +93,18 @@ def _gemma4_audio(whole: Config, hidden: int) -> Tensors:
         *kept(out, width),
         *kept(hidden, out, bias=False),
     )
+
+
+def diffusion(whole: Config) -> Towers:
+    """DiffusionGemma: Gemma 4's tower, and an MLP for what it wrote before (diffusion_gemma.py)."""
+    base, hidden = gemma4(whole), text_width(whole)
+    feed = text_of(whole).positive("intermediate_size")
+    conditioning = (
+        *rms_norm(hidden),
+        *kept(2 * feed, hidden, bias=False),
+        *kept(hidden, feed, bias=False),
+    )
+    return base._replace(tensors=(*base.tensors, *conditioning), media=("image", "video"))
 
 
 def gemma4_unified(whole: Config) -> Towers:

@@ -11,6 +11,7 @@ from vllm_doctor.memory.families.towers.blocks import (
     grid,
     joined,
     kept,
+    kept_numbers,
     layer_norm,
     numbers,
     part,
@@ -19,6 +20,7 @@ from vllm_doctor.memory.families.towers.blocks import (
     rms_norm,
     text_width,
     times,
+    whole_on_ranks,
 )
 from vllm_doctor.memory.families.towers.llava import seen
 from vllm_doctor.memory.families.towers.vits import encoder, siglip
@@ -149,6 +151,28 @@ def ovis(whole: Config) -> Towers:
         *kept(max(1, names), columns, bias=False),
         *layer_norm(max(1, names)),
         *numbers(rows, text_width(whole)),
+    )
+    return seen(tensors, vision)
+
+
+def hunyuan(whole: Config) -> Towers:
+    """Hunyuan VL and OCR: SigLIP's blocks whole on every rank, patches merged by convolutions (Transformers' own)."""
+    vision, hidden = part(whole, "vision_config"), text_width(whole)
+    width, merge = vision.positive("hidden_size"), vision.positive("spatial_merge_size", default=2) ** 2
+    rows = (vision.positive("max_image_size", default=2048) // vision.positive("patch_size")) ** 2 + 1
+    wide = 4 * width
+    block = Block(width, vision.positive("intermediate_size")).tensors()
+    tensors = (
+        *patches(vision, width),
+        *numbers(rows, width),
+        *times(whole_on_ranks(block), depth_of(vision)),
+        *kept_numbers(2 * width, width * merge),
+        *kept_numbers(wide, 2 * width),
+        *kept(hidden, wide),
+        *numbers(wide),
+        *numbers(3, hidden),
+        *rms_norm(width),
+        *rms_norm(hidden),
     )
     return seen(tensors, vision)
 

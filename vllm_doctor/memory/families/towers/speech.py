@@ -4,6 +4,7 @@ from vllm_doctor.memory.config_values import Config
 from vllm_doctor.memory.families.parts import Tensors
 from vllm_doctor.memory.families.towers.audio import heard
 from vllm_doctor.memory.families.towers.blocks import (
+    MissingPart,
     Towers,
     depth_of,
     fp32,
@@ -91,3 +92,31 @@ def parakeet(sound: Config, hidden: int) -> Tensors:
         *perceptron(width, inner, hidden, bias=sound.flag("projection_bias"), split=False),
     )
     return (*stem, *times(block, depth_of(sound)), *joins)
+
+
+def vibe_voice(whole: Config) -> Towers:
+    """VibeVoice ASR: two encoders of convolutions, whole on every rank, and a projector behind each."""
+    hidden = text_width(whole)
+    tensors: Tensors = ()
+    for name in ("acoustic_tokenizer_encoder_config", "semantic_tokenizer_encoder_config"):
+        config = part(whole, name)
+        joins = (*kept(hidden, config.positive("hidden_size")), *rms_norm(hidden), *kept(hidden, hidden))
+        tensors = (*tensors, *_convolved(config), *joins)
+    return heard(tensors)
+
+
+def _convolved(config: Config) -> Tensors:
+    """Stages of depthwise convolutions with MLPs, each stage twice as wide (Transformers, modeling_vibevoice)."""
+    width, kernel = config.positive("num_filters"), config.positive("kernel_size")
+    depths, ratios = config.counts("depths"), config.counts("downsampling_ratios")
+    if not depths or len(depths) != len(ratios) + 1 or len(depths) > 64:
+        raise MissingPart("depths and downsampling_ratios are no stages")
+    tensors: Tensors = kept_numbers(width, config.positive("channels") * kernel)
+    for index, depth in enumerate(depths):
+        if index:
+            tensors = (*tensors, *kept_numbers(2 * width, width * 2 * ratios[index - 1]))
+            width *= 2
+        wide = config.positive("ffn_expansion", default=4) * width
+        block = (*numbers(4, width), *perceptron(width, wide, width, split=False), *kept_numbers(width, kernel))
+        tensors = (*tensors, *times(block, depth))
+    return (*tensors, *kept_numbers(config.positive("hidden_size"), width * kernel))
