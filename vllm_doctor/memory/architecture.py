@@ -94,7 +94,7 @@ def _read(values: Mapping[str, Any]) -> Architecture:
         inside=base.inside or language_model(name, text),
         model_type=whole.model_type,
         dtype=dtype if element_bytes(dtype) else "bfloat16",
-        native_max_model_len=length.tokens,
+        native_max_model_len=min(length.tokens, base.native_max_model_len or length.tokens),
         position_key=length.key,
         quantization=read_quantization(values, text_values),
         rope_elements=rope_elements(text, base, length.positions),

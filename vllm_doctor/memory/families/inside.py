@@ -24,6 +24,8 @@ from vllm_doctor.memory.families.styles import STYLES, Style
 
 # Rows of Molmo's embedding beyond its vocabulary (molmo.py ADDITIONAL_VOCAB_SIZE).
 _MOLMO_ROWS = 128
+# What EmbeddingGemma 2 is cut to where the user names no length (0.32 model_executor/models/config.py).
+_EMBEDDING_GEMMA_LENGTH = 8192
 
 
 def read_molmo(config: Config) -> Architecture:
@@ -208,4 +210,4 @@ def read_embedding_gemma2(config: Config) -> Architecture:
         *norm("model.per_layer_projection_norm", inputs),
         *linear("model.embedding_projection", out, hidden, Split.WHOLE),
     )
-    return replace(base, first=(*base.first, *joins), is_pooling=True)
+    return replace(base, first=(*base.first, *joins), is_pooling=True, native_max_model_len=_EMBEDDING_GEMMA_LENGTH)

@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
+from vllm_doctor.memory.elements import element_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, Layer, Split, Tensor
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import read_decoder, shape_of
@@ -320,6 +321,7 @@ def read_mimo_v2(config: Config) -> Architecture:
     found = moe.corrected(config, layers)
     if found is None:
         raise ConfigError("n_routed_experts is missing")
+    found = found._replace(router_bytes=element_bytes(config.text("moe_router_dtype") or "float32"))
     width, window = config.positive("intermediate_size"), config.optional("sliding_window_size", "sliding_window")
 
     def layer(i: int) -> Layer:

@@ -183,6 +183,33 @@ def ernie(whole: Config) -> Towers:
     return Towers(tensors, True, width, depth_of(vision))
 
 
+def mimo(whole: Config) -> Towers:
+    """MiMo-V2-Omni: Qwen2.5-VL's tower with fewer key-value heads, sinks in layers with windows (mimo_v2_omni.py)."""
+    vision = part(whole, "vision_config")
+    width, layers = vision.positive("hidden_size"), depth_of(vision)
+    heads, size = vision.positive("num_heads"), vision.positive("qk_channels", default=64)
+    pairs = vision.positive("num_key_value_heads", default=heads)
+    block = Block(
+        width,
+        vision.positive("intermediate_size"),
+        gated=True,
+        rms=True,
+        heads_size=heads * size,
+        key_values=(pairs, size),
+    )
+    windowed = layers - len(set(vision.counts("fullatt_block_indexes")) & set(range(layers)))
+    merged = width * vision.positive("spatial_merge_size", default=2) ** 2
+    tensors = (
+        *patches(vision, width, vision.positive("temporal_patch_size", default=2), bias=False),
+        *times(block.tensors(), layers),
+        *(times(numbers(heads), windowed) if vision.flag("use_sink") else ()),
+        *rms_norm(width),
+        *perceptron(merged, merged, vision.positive("out_hidden_size"), bias=False),
+    )
+    heard = whole.section("audio_config") is not None
+    return Towers(tensors, True, width, layers, ("the audio tower is not counted",) if heard else (), EVERY_MEDIUM)
+
+
 def opencua(whole: Config) -> Towers:
     """OpenCUA: Qwen2.5-VL's tower (opencua.py)."""
     vision = part(whole, "vision_config")
@@ -193,6 +220,8 @@ def colqwen(whole: Config) -> Towers:
     """ColQwen3 and its kin: Qwen's tower, and a projection of the states that is kept in fp32 (colqwen3.py)."""
     base = qwen_vl(whole)
     rows = whole.optional("embed_dim", "dims", "dim", "projection_dim", "colbert_dim")
+    if whole.text("retrieval_attention_contract") == "bidirectional":
+        base = base._replace(doubts=("attention that looks both ways keeps no cache, which is not taken off",))
     if not rows:
         return base
     return base._replace(tensors=(*base.tensors, *fp32(kept(rows, text_width(whole), bias=False))))
