@@ -56,6 +56,7 @@ EMBEDDING_ON_ALL = frozenset(
         "Qwen3NextForCausalLM",
         "Qwen3_5ForCausalLM",
         "Qwen3_5MoeForCausalLM",
+        "Qwen4ExpForCausalLM",
         "Rnj1ForCausalLM",
         "StableLmForCausalLM",
     )
@@ -108,6 +109,7 @@ HEAD_ON_ALL = frozenset(
         "Qwen2MoeForCausalLM",
         "Qwen3MoeForCausalLM",
         "Qwen3NextForCausalLM",
+        "Qwen4ExpForCausalLM",
         "Rnj1ForCausalLM",
         "SmolVLMForConditionalGeneration",
         "StableLmForCausalLM",

@@ -7,6 +7,7 @@ from vllm_doctor.memory.facts import Architecture, Layer, Split
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import read_decoder
 from vllm_doctor.memory.families.hybrid import built, depth
+from vllm_doctor.memory.families.linear_hybrid import read_delta_hybrid
 from vllm_doctor.memory.families.parts import (
     Tensors,
     attention,
@@ -26,6 +27,8 @@ from vllm_doctor.memory.families.styles import STYLES, Style
 _MOLMO_ROWS = 128
 # What EmbeddingGemma 2 is cut to where the user names no length (0.32 model_executor/models/config.py).
 _EMBEDDING_GEMMA_LENGTH = 8192
+# Rows of the merged projection of hyper-connections are padded to so many (qwen4_exp hyperconnection.py).
+_INJECTED = 16
 
 
 def read_molmo(config: Config) -> Architecture:
@@ -211,3 +214,24 @@ def read_embedding_gemma2(config: Config) -> Architecture:
         *linear("model.embedding_projection", out, hidden, Split.WHOLE),
     )
     return replace(base, first=(*base.first, *joins), is_pooling=True, native_max_model_len=_EMBEDDING_GEMMA_LENGTH)
+
+
+def read_qwen4(config: Config) -> Architecture:
+    """Qwen4-Exp without tables of n-grams and indexers: Qwen3.5's mixers between hyper-connections (qwen4_exp)."""
+    if config.get("ple_layer_ids") or config.optional("indexer_n_heads"):
+        raise ConfigError("the tables of n-grams and the indexers of Qwen4-Exp are not known")
+    base = read_delta_hybrid(config)
+    hidden, lanes, rank = base.hidden_size, config.positive("hc_count"), config.positive("hc_lowrank")
+    wide = hidden * lanes
+    mixing = (*norm("hc_norm", wide), *linear("mix_up", wide, rank, Split.WHOLE))
+    injected = linear("mix_down_block_inject", -(-(rank + lanes) // _INJECTED) * _INJECTED, wide, Split.WHOLE)
+    last = (*mixing, *linear("mix_down", rank, wide, Split.WHOLE))
+
+    def connected(kind: Layer, more: Tensors = ()) -> Layer:
+        own = tuple(t for t in kind.tensors if not t.name.startswith("norm"))
+        return Layer(tensors=(*own, *(*mixing, *injected) * 2, *more), caches=kind.caches)
+
+    # The mixer behind the last layer stands on its stage alone, lm_head on all.
+    kinds = (*(connected(k) for k in base.kinds), connected(base.kinds[base.layers[-1]], last))
+    heads = tuple(t for t in base.last if t.name == "lm_head")
+    return replace(base, kinds=kinds, layers=(*base.layers[:-1], len(kinds) - 1), last=heads)

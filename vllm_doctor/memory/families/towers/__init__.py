@@ -117,6 +117,7 @@ TOWERS: Mapping[str, str] = {
     "DiffusionGemmaForBlockDiffusion": "gemma.diffusion",
     "HunYuanVLForConditionalGeneration": "navit.hunyuan",
     "MiMoV2OmniForCausalLM": "qwen.mimo",
+    "Qwen4ExpForConditionalGeneration": "qwen.qwen_vl",
     "MiniCPMV": "minicpm.vision",
     "MiniCPMO": "minicpm.omni",
     "LlavaOnevision2ForConditionalGeneration": "navit.onevision2",
