@@ -78,6 +78,7 @@ _OWN: Mapping[str, Reader] = {
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
     "MolmoModel": inside.read_molmo,
+    "MBartDecoderNoPos": encoder_decoder.read_nemotron_parse,
     "Qwen4ExpForCausalLM": inside.read_qwen4,
     "AriaTextModel": inside.read_aria,
     "CLIPTextTransformer": inside.read_clip,

@@ -10,6 +10,7 @@ from vllm_doctor.memory.families.towers.blocks import (
     Block,
     MissingPart,
     Towers,
+    cut,
     kept,
     kept_numbers,
     layer_norm,
@@ -72,16 +73,14 @@ def _radio(vision: Config) -> tuple[Tensors, Tensors, Timm]:
     side = -(-args.positive("cpe_max_size", default=2048) // _RADIO_PATCH)
     stem = (
         *numbers(side * side, model.width),
-        *numbers(_first_tokens(vision, args), model.width),
+        *numbers(_first_tokens(args), model.width),
         *kept_numbers(model.width, 3 * _RADIO_PATCH**2, bias=False),
     )
     return stem, Block(model.width, model.feed, scales=2).tensors(), model
 
 
-def _first_tokens(vision: Config, args: Config) -> int:
+def _first_tokens(args: Config) -> int:
     """Tokens before the patches: one per teacher or one, and registers up to a multiple."""
-    if vision.optional("num_registers") is not None:
-        return vision.positive("num_cls_tokens") + vision.count("num_registers")
     teachers = args.get("teachers")
     names = len({str(t.get("name")) for t in teachers if isinstance(t, dict)}) if isinstance(teachers, list) else 0
     classes = max(1, names) if args.flag("cls_token_per_teacher") else 1
@@ -114,6 +113,19 @@ def nemotron_nano(whole: Config) -> Towers:
     heard = parakeet(sound, hidden) if sound is not None else ()
     tensors = (*stem, *video, *times(block, model.layers), *joins, *heard)
     return Towers(tensors, True, model.width, model.layers, media=EVERY_MEDIUM)
+
+
+def nemotron_parse(whole: Config) -> Towers:
+    """Nemotron Parse: RADIO, then convolutions that make fewer and narrower tokens (nemotron_parse.py)."""
+    stem, block, model = _radio(part(whole, "encoder"))
+    width = part(whole, "decoder").positive("d_model")
+    joins = (
+        *kept_numbers(width, model.width),
+        *kept_numbers(width, 4 * width, bias=False),
+        *cut(width, 3 * model.width),
+        *times(layer_norm(width), 3),
+    )
+    return Towers((*stem, *times(block, model.layers), *joins), True, model.width, model.layers, media=("image",))
 
 
 _DINO, _SIGLIP = Timm(1024, 24, 4096), Timm(1152, 27, 4304)
