@@ -269,8 +269,8 @@ def test_the_largest_length_starts_and_the_next_does_not(
     assert 0 <= largest <= length
     if largest:
         assert found.error(available, largest) is None
-        # To 0.13 vLLM compared the layers' own needs, without the padding of the groups.
-        assert found.capacity(available, largest).max_concurrency >= (1 if release >= (0, 14, 0) else 0.5)
+        # To 0.13 vLLM compared the layers' own needs, those of windows too, without what the groups make of them.
+        assert found.capacity(available, largest).max_concurrency >= (1 if release >= (0, 14, 0) else 5 / 34)
     if largest < length:
         assert found.error(available, largest + 1) is not None
 

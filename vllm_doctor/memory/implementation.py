@@ -116,6 +116,64 @@ HEAD_ON_ALL = frozenset(
     )
 )
 
+# These cannot be split into pipeline stages (no SupportsPP among the bases of their classes, 0.32 and 0.33).
+WITHOUT_STAGES = frozenset(
+    (
+        "AriaForConditionalGeneration",
+        "BertForMaskedLM",
+        "BertForSequenceClassification",
+        "BertForTokenClassification",
+        "BertModel",
+        "BertSpladeSparseEmbeddingModel",
+        "BgeM3EmbeddingModel",
+        "CLIPModel",
+        "ColBERTJinaRobertaModel",
+        "ColBERTLfm2Model",
+        "ColBERTModernBertModel",
+        "ColModernVBertForRetrieval",
+        "DiffusionGemmaForBlockDiffusion",
+        "EmbeddingGemma2Model",
+        "FireRedASR2ForConditionalGeneration",
+        "GPT2ForSequenceClassification",
+        "Gemma3TextModel",
+        "Gemma3nForCausalLM",
+        "Gemma3nForConditionalGeneration",
+        "GteModel",
+        "GteNewForSequenceClassification",
+        "GteNewModel",
+        "HF_ColBERT",
+        "HrmTextForCausalLM",
+        "IQuestLoopCoderForCausalLM",
+        "Idefics3ForConditionalGeneration",
+        "JinaForRanking",
+        "Mamba2ForCausalLM",
+        "ModernBertForSequenceClassification",
+        "ModernBertForTokenClassification",
+        "ModernBertModel",
+        "NemotronH_Nano_Omni_Reasoning_V3",
+        "NemotronH_Nano_VL_V2",
+        "NemotronH_Omni_Reasoning_V3",
+        "NemotronH_Super_Omni_Reasoning_V3",
+        "NemotronParseForConditionalGeneration",
+        "NomicBertModel",
+        "OpenAIPrivacyFilterForTokenClassification",
+        "PaddleOCRVLForConditionalGeneration",
+        "Phi4MMForCausalLM",
+        "RobertaForMaskedLM",
+        "RobertaForSequenceClassification",
+        "RobertaForTokenClassification",
+        "RobertaModel",
+        "SiglipModel",
+        "SmolVLMForConditionalGeneration",
+        "VoyageQwen3BidirectionalEmbedModel",
+        "WhisperForConditionalGeneration",
+        "XLMRobertaForSequenceClassification",
+        "XLMRobertaForTokenClassification",
+        "XLMRobertaModel",
+        "Zamba2ForCausalLM",
+    )
+)
+
 # These run through the Transformers backend (0.32 models/registry.py _TRANSFORMERS_SUPPORTED_MODELS): no RoPE table.
 THROUGH_TRANSFORMERS = frozenset(
     (

@@ -221,7 +221,7 @@ class _Planner:
 
     def _outcome(self, layout: KvLayout, which: str) -> Outcome:
         """The first refusal in the order of the start (vllm/v1/worker/gpu_worker.py, v1/core/kv_cache_utils.py)."""
-        if (error := parallelism.indivisible(self.architecture, self.settings)) is not None:
+        if (error := parallelism.indivisible(self.architecture, self.settings, self.release)) is not None:
             return Outcome(Verdict.TP_DIVISIBILITY, error, 0)
         if (error := parallelism.too_few(self.settings, self.device)) is not None:
             return Outcome(Verdict.GPU_COUNT, error, 0)

@@ -60,7 +60,7 @@ class Planned(Struct, frozen=True, kw_only=True):
         """How many GPUs of this kind the launch would fit as it is, by tensor parallelism; None where not even 16."""
         if self.settings.pipeline_parallel_size * self.settings.data_parallel_size > 1:
             return None
-        for size in parallelism.sizes(self.architecture, MOST_GPUS):
+        for size in parallelism.sizes(self.architecture, MOST_GPUS, self.release):
             more = structs.replace(self.device, count=size, free_bytes=None)
             changed = structs.replace(self.settings, tensor_parallel_size=size)
             if plan(self.architecture, changed, more, self.release, self.extras).fits:

@@ -123,7 +123,10 @@ def corrected(config: Config, layers: int) -> Experts | None:
 
 
 def sarvam(config: Config, layers: int) -> Experts | None:
-    """Sarvam MoE: a router of the precision that the config names, shared experts of their own width (sarvam.py)."""
+    """Sarvam and Ling: a router of the precision that the config names, shared experts of a width of their own.
+
+    sarvam.py, bailing_moe.py.
+    """
     found = deepseek(config, layers)
     if found is None:
         return None

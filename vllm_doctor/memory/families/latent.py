@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config
+from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import is_tied, read_decoder
@@ -11,6 +11,8 @@ from vllm_doctor.memory.families.styles import STYLES
 
 # 128 elements of an indexer key share one fp32 scale (0.32 v1/attention/backends/mla/indexer.py).
 _INDEX_SCALE_GROUP = 128
+# More tables of tokens together than any model has (LongCat-Flash-Lite: 4 for each of 3 lengths).
+LARGEST_TABLES = 256
 
 
 def latent_attention(config: Config, hidden: int, heads: int, *, out_bias: bool = False) -> Tensors:
@@ -162,6 +164,26 @@ def read_longcat(config: Config) -> Architecture:
         * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim"))
         * config.positive("kv_lora_rank"),
     )
+
+
+def read_longcat_ngram(config: Config) -> Architecture:
+    """LongCat-Flash-Lite: LongCat beside one embedding of the last tokens together (longcat_flash_ngram.py)."""
+    base = read_longcat(config)
+    if config.optional("ngram_vocab_size_ratio") is None:
+        return base
+    tables = config.positive("emb_split_num", largest=LARGEST_TABLES) * (
+        config.positive("emb_neighbor_num", largest=LARGEST_TABLES) - 1
+    )
+    if not tables:
+        raise ConfigError("emb_neighbor_num is 1: no tokens are embedded together")
+    width = base.hidden_size // tables
+    # Every table has a size of its own, an odd number of rows more than the one before it.
+    rows = tables * config.positive("ngram_vocab_size_ratio") * base.vocabulary_size + tables * tables
+    more = (
+        plain("model.ngram_embeddings.oe_embedder", rows, width, Split.VOCABULARY),
+        plain("model.ngram_embeddings.oe_projection", tables * width, base.hidden_size),
+    )
+    return replace(base, first=(*base.first, *more))
 
 
 def read_minicpm3(config: Config) -> Architecture:

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Layer, Split
 from vllm_doctor.memory.families import experts as moe
+from vllm_doctor.memory.families.decoder import read_decoder
 from vllm_doctor.memory.families.hybrid import built, depth
 from vllm_doctor.memory.families.latent import read_latent
 from vllm_doctor.memory.families.parts import (
@@ -19,6 +20,7 @@ from vllm_doctor.memory.families.parts import (
     plain,
     router,
 )
+from vllm_doctor.memory.families.styles import STYLES
 
 # As many characters as all layers' numbers with commas take.
 _LONGEST_LIST = LARGEST_LAYERS * 5
@@ -215,6 +217,34 @@ def read_plamo3(config: Config) -> Architecture:
     sizes = [None if w is None else Config({"window": w}).positive("window") for w in windows[:layers]]
     chosen = [Layer(tensors=tensors, caches=(full(kv_heads, size, window=w),)) for w in sizes]
     return built(config, chosen, hidden, heads=heads, kv_heads=kv_heads, head_size=size, intermediate=width)
+
+
+def read_arctic(config: Config) -> Architecture:
+    """Arctic: beside the experts a dense MLP as wide as the hidden state (arctic.py, to 0.27)."""
+    base = read_decoder(config, STYLES["MixtralForCausalLM"])
+    hidden, width = base.hidden_size, config.positive("intermediate_size")
+    found = moe.every_layer(config, len(base.layers))
+    step = config.positive("moe_layer_frequency", default=2)
+    extra = (*mlp(hidden, hidden, prefix="residual_mlp."), *norm("residual_layernorm", hidden))
+    residual = extra if config.flag("use_residual", default=True) else ()
+
+    def layer(i: int) -> Layer:
+        kind = base.kinds[base.layers[i]]
+        mixers = tuple(t for t in kind.tensors if not t.name.startswith("mlp."))
+        if found is not None and (i + 1) % step == 0:
+            return Layer(tensors=(*mixers, *found.tensors(hidden), *residual), caches=kind.caches)
+        return Layer(tensors=(*mixers, *mlp(hidden, width)), caches=kind.caches)
+
+    return built(
+        config,
+        [layer(i) for i in range(len(base.layers))],
+        hidden,
+        heads=base.attention_heads,
+        kv_heads=base.kv_heads,
+        head_size=base.head_size,
+        found=found,
+        intermediate=hidden,
+    )
 
 
 def read_k2_horizon(config: Config) -> Architecture:

@@ -34,6 +34,7 @@ _OWN: Mapping[str, Reader] = {
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
     "GlmMoeDsaForCausalLM": latent.read_corrected,
     "LongcatFlashForCausalLM": latent.read_longcat,
+    "LongcatFlashNgramForCausalLM": latent.read_longcat_ngram,
     "PanguUltraMoEForCausalLM": recent.read_pangu_ultra,
     "MiniCPM3ForCausalLM": latent.read_minicpm3,
     "KimiLinearForCausalLM": linear_hybrid.read_kimi_linear,
@@ -65,6 +66,10 @@ _OWN: Mapping[str, Reader] = {
     "DeciLMForCausalLM": singles.read_deci,
     "MiMoV2FlashForCausalLM": singles.read_mimo_v2,
     "MiMoV2ForCausalLM": singles.read_mimo_v2,
+    "ArcticForCausalLM": recent.read_arctic,
+    "MiniMaxForCausalLM": lightning.read_minimax_01,
+    "MiniMaxM1ForCausalLM": lightning.read_minimax_01,
+    "MiniMaxText01ForCausalLM": lightning.read_minimax_01,
     "BailingMoeV2_5ForCausalLM": lightning.read_ling_25,
     "K2HorizonForCausalLM": recent.read_k2_horizon,
     "MistralLarge3ForCausalLM": latent.read_deepseek,
@@ -214,7 +219,9 @@ _TOWER_KEYS = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vi
 
 def towers_of(name: str, whole: Config) -> Towers:
     """What stands beside the language model: vision, audio, and what joins them to it."""
-    inside = (pooled_name(name, is_known) or (name,))[0]
-    if inside in _OWN or inside in STYLES or inside in POOLED:
+    built = (pooled_name(name, is_known) or (name,))[0]
+    if built == "MuseGlimmerForCausalLM" and whole.section("text_config") is not None:
+        built = "MuseGlimmerForConditionalGeneration"  # One class for both: its tower is built where it is configured.
+    if built in _OWN or built in STYLES or built in POOLED:
         return Towers()
-    return beside.towers_of(inside, whole)
+    return beside.towers_of(built, whole)
