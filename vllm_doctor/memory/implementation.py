@@ -33,6 +33,7 @@ EMBEDDING_ON_ALL = frozenset(
         "GraniteMoeSharedForCausalLM",
         "HYV3ForCausalLM",
         "InternLM2ForCausalLM",
+        "InternS2MobiusModel",
         "JambaForCausalLM",
         "K2HorizonForCausalLM",
         "Lfm2ForCausalLM",

@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import Config, ConfigError
-from vllm_doctor.memory.facts import Architecture, Layer, Split
+from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config, ConfigError
+from vllm_doctor.memory.facts import Architecture, Layer, Split, Tensor
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import read_decoder
 from vllm_doctor.memory.families.hybrid import built, depth
@@ -235,3 +235,19 @@ def read_qwen4(config: Config) -> Architecture:
     kinds = (*(connected(k) for k in base.kinds), connected(base.kinds[base.layers[-1]], last))
     heads = tuple(t for t in base.last if t.name == "lm_head")
     return replace(base, kinds=kinds, layers=(*base.layers[:-1], len(kinds) - 1), last=heads)
+
+
+def read_mobius(config: Config) -> Architecture:
+    """Intern-S2 Mobius: Qwen3.5's layers around few blocks of experts, which all layers share (interns2_mobius.py)."""
+    base = read_delta_hybrid(config)
+    blocks = config.positive("num_blocks", largest=LARGEST_LAYERS)
+    scales = (plain("layer_scales", 2, base.hidden_size),) if config.flag("layer_scale") else ()
+    routed = tuple(t for t in base.kinds[0].tensors if _is_routed(t))
+    kinds = tuple(
+        Layer(tensors=(*(t for t in k.tensors if not _is_routed(t)), *scales), caches=k.caches) for k in base.kinds
+    )
+    return replace(base, kinds=kinds, first=(*base.first, *routed * blocks))
+
+
+def _is_routed(tensor: Tensor) -> bool:
+    return tensor.name.startswith(("mlp.experts.", "mlp.gate"))

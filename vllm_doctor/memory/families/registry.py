@@ -83,6 +83,7 @@ _OWN: Mapping[str, Reader] = {
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
     "MolmoModel": inside.read_molmo,
+    "InternS2MobiusModel": inside.read_mobius,
     "MBartDecoderNoPos": encoder_decoder.read_nemotron_parse,
     "Qwen4ExpForCausalLM": inside.read_qwen4,
     "AriaTextModel": inside.read_aria,
