@@ -26,7 +26,7 @@ HUB_TIMEOUT_SECONDS = 10.0
 @click.argument("model", metavar="MODEL")
 @click.option("--gpu", metavar="NAME[:COUNT]", help="Plan for this GPU, as in 'H100 80GB:2' [the GPUs of this host].")
 @click.option("--all-gpus", is_flag=True, help="Which GPUs would do, and how many of each.")
-@click.option("--vllm", "version", metavar="VERSION", help="Plan for this release [0.32.0, the newest that was read].")
+@click.option("--vllm", "version", metavar="VERSION", help="Plan for this release [0.33.0, the newest that was read].")
 @click.option("--format", "format_name", type=click.Choice(("text", "json")), default="text", help="How to report.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan to a file.")
 @click.option("--fail-on", type=click.Choice(("error", "warning", "never")), default="error", help="Exit code 1 when.")

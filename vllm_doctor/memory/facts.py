@@ -42,7 +42,8 @@ class Tensor(Facts, frozen=True):
     """A weight matrix (`columns` > 0) or a vector (`columns` 0) of a layer, `copies` times.
 
     `name` is the module's path inside the layer as the checkpoint has it (`self_attn.q_proj`), which lists of
-    unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS.
+    unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS;
+    an encoder's heads, for its rows and columns, which stay whole where the ranks do not divide the heads.
     `element_bytes`: where it differs from the model's dtype. `added`: allocated by vLLM, not in the checkpoint, so that
     it counts as memory and not as a parameter of the model.
     """
@@ -139,12 +140,13 @@ class Architecture(Facts, frozen=True):
 
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
     `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
-    pooling model), which every stage holds. `inside` is the model that a pooling architecture is built on.
-    `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
+    pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is built
+    on. `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
     MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
     the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
     architecture has. `state_key_size` is that of a delta net's heads. `borrows`: what a draft takes from its target
-    (`embedding`, `head`). `exact`: every term is known; else `approximations` says what is not.
+    (`embedding`, `head`). `media`: what the towers take (`image`, `video`, `audio`). `exact`: every term is known; else
+    `approximations` says what is not.
     """
 
     name: str
@@ -179,6 +181,7 @@ class Architecture(Facts, frozen=True):
     encoder_tokens: int = 0
     vision_hidden_size: int = 0
     vision_layers: int = 0
+    media: tuple[str, ...] = ()
     rope_elements: int = 0
     absorbed_elements: int = 0
     quantization: Quantization | None = None
@@ -207,7 +210,7 @@ class LaunchSettings(Facts, frozen=True):
 
     `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
     GPU. `cpu_offload_gb` in GiB. `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt`
-    None: not given. `environment`: VLLM_ variables of the launch.
+    None: not given. `mm_encoder_tp_mode` is `weights` or `data`. `environment`: VLLM_ variables of the launch.
     """
 
     tensor_parallel_size: int = 1
@@ -234,6 +237,7 @@ class LaunchSettings(Facts, frozen=True):
     fully_sharded_loras: bool = False
     limit_mm_per_prompt: Mapping[str, int] | None = None
     language_model_only: bool = False
+    mm_encoder_tp_mode: str = "weights"
     skip_mm_profiling: bool = False
     draft: DraftModel | None = None
     prefix_caching: bool | None = None

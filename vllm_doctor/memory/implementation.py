@@ -13,6 +13,7 @@ EMBEDDING_ON_ALL = frozenset(
         "Cohere2ForCausalLM",
         "Cohere2MoeForCausalLM",
         "CohereForCausalLM",
+        "Cosmos3EdgeForCausalLM",
         "DbrxForCausalLM",
         "FalconForCausalLM",
         "FalconMambaForCausalLM",
@@ -32,6 +33,7 @@ EMBEDDING_ON_ALL = frozenset(
         "GraniteMoeSharedForCausalLM",
         "HYV3ForCausalLM",
         "InternLM2ForCausalLM",
+        "InternS2MobiusModel",
         "JambaForCausalLM",
         "K2HorizonForCausalLM",
         "Lfm2ForCausalLM",
@@ -40,6 +42,9 @@ EMBEDDING_ON_ALL = frozenset(
         "MambaForCausalLM",
         "MiniCPMForCausalLM",
         "MixtralForCausalLM",
+        "Molmo2TextModel",
+        "MolmoModel",
+        "Moondream3TextModel",
         "MuseGlimmerForCausalLM",
         "NemotronHForCausalLM",
         "NemotronHPuzzleForCausalLM",
@@ -53,26 +58,40 @@ EMBEDDING_ON_ALL = frozenset(
         "Qwen3NextForCausalLM",
         "Qwen3_5ForCausalLM",
         "Qwen3_5MoeForCausalLM",
+        "Qwen4ExpForCausalLM",
         "Rnj1ForCausalLM",
         "StableLmForCausalLM",
     )
 )
 
-# The same for norm and lm_head, which others build on the last stage alone.
+# The same for norm and lm_head, which others build on the last stage alone (Gemma and Cohere: the norm, their head is
+# the embedding).
 HEAD_ON_ALL = frozenset(
     (
+        "AriaTextModel",
         "ChatGLMForConditionalGeneration",
         "ChatGLMModel",
+        "Cohere2ForCausalLM",
+        "Cohere2MoeForCausalLM",
+        "CohereForCausalLM",
+        "Cosmos3EdgeForCausalLM",
         "DbrxForCausalLM",
         "FalconForCausalLM",
         "FalconMambaForCausalLM",
         "GPTJForCausalLM",
+        "Gemma2ForCausalLM",
+        "Gemma3ForCausalLM",
+        "Gemma3TextModel",
+        "Gemma3nForCausalLM",
+        "Gemma4ForCausalLM",
+        "GemmaForCausalLM",
         "GptOssForCausalLM",
         "GraniteMoeForCausalLM",
         "GraniteMoeHybridForCausalLM",
         "GraniteMoeSWAForCausalLM",
         "GraniteMoeSharedForCausalLM",
         "HYV3ForCausalLM",
+        "Idefics3ForConditionalGeneration",
         "InternLM2ForCausalLM",
         "JambaForCausalLM",
         "K2HorizonForCausalLM",
@@ -80,6 +99,9 @@ HEAD_ON_ALL = frozenset(
         "MambaForCausalLM",
         "MiniCPMForCausalLM",
         "MixtralForCausalLM",
+        "Molmo2TextModel",
+        "MolmoModel",
+        "Moondream3TextModel",
         "MuseGlimmerForCausalLM",
         "NemotronHForCausalLM",
         "NemotronHPuzzleForCausalLM",
@@ -90,7 +112,9 @@ HEAD_ON_ALL = frozenset(
         "Qwen2MoeForCausalLM",
         "Qwen3MoeForCausalLM",
         "Qwen3NextForCausalLM",
+        "Qwen4ExpForCausalLM",
         "Rnj1ForCausalLM",
+        "SmolVLMForConditionalGeneration",
         "StableLmForCausalLM",
     )
 )
@@ -186,7 +210,7 @@ WHOLE_MLP = frozenset(("GPTBigCodeForCausalLM",))
 
 
 def built_as(architecture: Architecture) -> str:
-    """The name of the model that vLLM builds: of a pooling model, the one inside."""
+    """The name of the model that vLLM builds: of a pooling or multi-modal model, the one inside."""
     return architecture.inside or architecture.name
 
 

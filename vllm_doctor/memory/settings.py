@@ -63,6 +63,7 @@ class _Reader:
             fully_sharded_loras=self._switch("--fully-sharded-loras") is True,
             limit_mm_per_prompt=self._limits(),
             language_model_only=self._switch("--language-model-only") is True,
+            mm_encoder_tp_mode=self._launch.value("--mm-encoder-tp-mode") or "weights",
             skip_mm_profiling=self._switch("--skip-mm-profiling") is True,
             draft=self._draft(),
             prefix_caching=self._switch("--enable-prefix-caching"),

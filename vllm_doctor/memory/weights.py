@@ -20,6 +20,7 @@ from vllm_doctor.memory.facts import (
 )
 from vllm_doctor.memory.implementation import EMBEDDING_ON_ALL, HEAD_ON_ALL, built_as, served
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
+from vllm_doctor.memory.media import towers_under
 from vllm_doctor.memory.packing import ignored_names, is_packed, matches, packed_bytes
 from vllm_doctor.memory.sharding import checked, shard
 from vllm_doctor.memory.stages import layers_of_stages, stage_of_layers
@@ -60,7 +61,8 @@ def _counted(
     architecture = served(architecture, release)
     quantization, doubt = quantization_of(architecture, settings)
     model_bytes = model_element_bytes(architecture, settings)
-    stages = stage_bytes(architecture, settings, quantization, model_bytes)
+    built = replace(architecture, towers=towers_under(architecture, settings, release))
+    stages = stage_bytes(built, settings, quantization, model_bytes)
     extra = _extras(architecture, settings, release, model_bytes, draft)
     buffers = architecture.rope_elements * model_bytes
     last = len(stages) - 1
@@ -132,14 +134,14 @@ def stage_bytes(
         stages[stage_of_layers(len(architecture.layers), settings)[index]] += more
     first = _sum(architecture.first, settings, quantization, model_bytes)
     last = _sum(architecture.last, settings, quantization, model_bytes)
-    everywhere = range(len(stages))
-    for stage in everywhere if built_as(architecture) in EMBEDDING_ON_ALL else (0,):
+    everywhere, names = range(len(stages)), {architecture.name, built_as(architecture)}
+    for stage in everywhere if names & EMBEDDING_ON_ALL else (0,):
         stages[stage] += first
-    for stage in everywhere if built_as(architecture) in HEAD_ON_ALL else (-1,):
+    for stage in everywhere if names & HEAD_ON_ALL else (-1,):
         stages[stage] += last
     towers = _sum(architecture.towers, settings, None, model_bytes)
     stages = [size + towers for size in stages]
-    if architecture.tied_embeddings and len(stages) > 1 and built_as(architecture) not in EMBEDDING_ON_ALL:
+    if architecture.tied_embeddings and len(stages) > 1 and not names & EMBEDDING_ON_ALL:
         embeddings = [t for t in architecture.first if t.split is Split.VOCABULARY][:1]
         stages[-1] += _sum(embeddings, settings, None, model_bytes)
     return tuple(stages)

@@ -7,9 +7,10 @@ from msgspec.structs import replace
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split
 from vllm_doctor.memory.families import experts as moe
-from vllm_doctor.memory.families.decoder import is_tied
+from vllm_doctor.memory.families.decoder import is_tied, read_decoder
 from vllm_doctor.memory.families.hybrid import built
 from vllm_doctor.memory.families.parts import Tensors, embedding, full, head, linear, mlp, norm, norms, plain
+from vllm_doctor.memory.families.styles import STYLES
 
 # 128 elements of an indexer key share one fp32 scale (0.32 v1/attention/backends/mla/indexer.py).
 _INDEX_SCALE_GROUP = 128
@@ -64,7 +65,17 @@ def indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
     return tensors, (cache,)
 
 
-def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architecture:
+def read_deepseek(config: Config) -> Architecture:
+    """DeepSeek-V2, V3 and what is built as they are: lm_head is never tied (deepseek_v2.py).
+
+    Without sizes of latents it has ordinary attention (DeepSeek-OCR).
+    """
+    if not any(config.optional(key) for key in ("qk_nope_head_dim", "qk_rope_head_dim")):
+        return read_decoder(config, STYLES["DeepseekForCausalLM"]._replace(tied=False))
+    return read_latent(config, tied=False)
+
+
+def read_latent(config: Config, found_by: moe.Finder = moe.deepseek, *, tied: bool | None = None) -> Architecture:
     """The architecture of a latent-attention decoder."""
     layers = config.positive("num_hidden_layers", "num_layers", largest=LARGEST_LAYERS)
     hidden = config.positive("hidden_size")
@@ -79,7 +90,7 @@ def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architec
         Layer(tensors=(*shared, *(found.tensors(hidden) if found else ())), caches=caches),
     )
     vocabulary = config.positive("vocab_size")
-    tied = is_tied(config)
+    tied = is_tied(config, tied)
     return Architecture(
         name="",
         model_type=config.model_type,

@@ -36,7 +36,7 @@ def read_delta_hybrid(config: Config) -> Architecture:
     types = layer_types(config, layers) or ("full_attention",) * layers
 
     def layer(i: int) -> Layer:
-        is_attention = types[i] == "full_attention"
+        is_attention = types[i] in ("full_attention", "indexed_attention")
         feed = found.tensors(hidden) if found is not None and i in found.layers else mlp(hidden, width)
         mixer = attending if is_attention else net
         return Layer(
@@ -84,7 +84,7 @@ def read_lfm2(config: Config) -> Architecture:
     cache = Cache(kind=CacheKind.STATE, states=(StateTensor(hidden, kernel - 1),), state_name="short_conv")
 
     def layer(i: int) -> Layer:
-        is_attention = types[i] == "full_attention"
+        is_attention = types[i] in ("full_attention", "indexed_attention")
         feed = found.tensors(hidden) if found is not None and i in found.layers else dense
         mixer = attending if is_attention else conv
         caches = (full(shape.kv_heads, shape.head_size) if is_attention else cache,)

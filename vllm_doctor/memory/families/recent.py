@@ -43,7 +43,17 @@ def read_step3(config: Config) -> Architecture:
     dense = Layer(tensors=(*attending, *mlp(hidden, width)), caches=(full(1, size),))
     sparse = Layer(tensors=(*attending, *found.tensors(hidden)), caches=(full(1, size),))
     chosen = [sparse if i in found.layers else dense for i in range(layers)]
-    return built(config, chosen, hidden, heads=heads, kv_heads=1, head_size=size, found=found, intermediate=width)
+    return built(
+        config,
+        chosen,
+        hidden,
+        heads=heads,
+        kv_heads=1,
+        head_size=size,
+        found=found,
+        intermediate=width,
+        tied=config.flag("tie_word_embeddings"),
+    )
 
 
 def _step_experts(config: Config, layers: int) -> moe.Experts:
