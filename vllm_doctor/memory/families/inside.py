@@ -115,8 +115,9 @@ def read_moondream3(config: Config) -> Architecture:
         final_bias=True,
         tied=False,
     )
-    rows = base.vocabulary_size
-    return replace(base, last=(*base.last, plain("lm_head.bias", rows, split=Split.VOCABULARY)))
+    bias = plain("lm_head.bias", base.vocabulary_size, split=Split.VOCABULARY)
+    length = config.positive("max_context", "max_position_embeddings", default=4096)
+    return replace(base, last=(*base.last, bias), native_max_model_len=length)
 
 
 def read_ernie_vl(config: Config) -> Architecture:
