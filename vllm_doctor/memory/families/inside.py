@@ -115,8 +115,9 @@ def read_moondream3(config: Config) -> Architecture:
         final_bias=True,
         tied=False,
     )
-    rows = base.vocabulary_size
-    return replace(base, last=(*base.last, plain("lm_head.bias", rows, split=Split.VOCABULARY)))
+    bias = plain("lm_head.bias", base.vocabulary_size, split=Split.VOCABULARY)
+    length = config.positive("max_context", "max_position_embeddings", default=4096)
+    return replace(base, last=(*base.last, bias), native_max_model_len=length)
 
 
 def read_ernie_vl(config: Config) -> Architecture:
@@ -191,7 +192,8 @@ def read_embedding_gemma2(config: Config) -> Architecture:
     size, pairs, feed = (config.positive(k) for k in ("head_dim", "num_key_value_heads", "intermediate_size"))
     inputs, out = config.positive("hidden_size_per_layer_input"), config.positive("embedding_dim")
     special = config.values.get("per_layer_config")
-    own = {int(k): Config(v) for k, v in special.items() if k.isdecimal()} if isinstance(special, dict) else {}
+    named = special.items() if isinstance(special, dict) else ()
+    own = {int(k): Config(v) for k, v in named if k.isdecimal() and len(k) < 6 and isinstance(v, dict)}
 
     def layer(i: int) -> Layer:
         found = own.get(i, Config({}))

@@ -25,6 +25,8 @@ from vllm_doctor.memory.families.parts import (
 from vllm_doctor.memory.families.styles import STYLES, Style
 from vllm_doctor.memory.families.windows import SLIDING, layer_types
 
+# Far more parallel streams than any Gemma 3n has.
+_MOST_INPUTS = 64
 _GPT = Style(qkv_bias=True, out_bias=True, mlp_bias=True, gated=False, norm_bias=True)
 
 
@@ -263,7 +265,7 @@ def read_gemma3n(config: Config) -> Architecture:
     width = (
         max(config.counts("intermediate_size")) if isinstance(widths, list) else config.positive("intermediate_size")
     )
-    window, inputs = config.positive("sliding_window"), config.positive("altup_num_inputs")
+    window, inputs = config.positive("sliding_window"), config.positive("altup_num_inputs", largest=_MOST_INPUTS)
     per_layer, rank = config.positive("hidden_size_per_layer_input"), config.positive("laurel_rank")
     altup: Tensors = (
         plain("altup.correct_output_scale", hidden, element_bytes=4),
