@@ -39,10 +39,32 @@ STARTED = ("ok", "oom-serving")
 # Names of users for models that the catalogue has under another.
 SAME = {"llama-2-7b": "meta-llama/Llama-2-7b-hf", "llama-2-70b": "meta-llama/Llama-2-70b-hf"}
 
+# Repacked copies by others than the publisher: the model, and how its weights are packed there.
+_INT4 = {"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": True}
+_NVFP4 = {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16, "ignore": ["lm_head", "visual"]}
+_GROUPS = {
+    "quant_method": "compressed-tensors",
+    "format": "pack-quantized",
+    "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}}},
+    "ignore": ["lm_head"],
+}
+REPACKED: dict[str, tuple[str, Record]] = {
+    "qwen3.8-27b-autoround-int4": ("Qwen/Qwen3.8-27B", _INT4),
+    "qwen3.6-27b-autoround-int4": ("Qwen/Qwen3.6-27B", _INT4),
+    "qwen3.6-27b (long-text compose)": ("Qwen/Qwen3.6-27B", _INT4),
+    "qwen3.6-35b-a3b-nvfp4": ("Qwen/Qwen3.6-35B-A3B", _NVFP4),
+    "cyankiwi/kimi-linear-48b-a3b-instruct-awq-4bit": ("moonshotai/Kimi-Linear-48B-A3B-Instruct", _GROUPS),
+}
+
 
 def architecture_of(record: Record) -> Architecture | None:
     """The model by its name; else one of its published shape where the record has that; else None."""
     name = record["model"] or ""
+    if (repacked := REPACKED.get(name.lower())) is not None:
+        base = catalogue.find(repacked[0])
+        assert base is not None
+        config = json.loads(base.config_json)
+        return read_architecture(json.dumps({**config, "quantization_config": repacked[1]}))
     entry = catalogue.find(SAME.get(name.lower(), name))
     if entry is not None:
         return read_architecture(entry.config_json)

@@ -25,19 +25,36 @@ def groups() -> None:
     parallel_state.initialize_model_parallel()
 
 
-def register(model_type: str) -> None:
-    """A type that only a repository's own code knows, read as plain values."""
+def register(config: dict[str, Any]) -> None:
+    """A type that only a repository's own code knows, read as plain values under the name of its class there."""
     from transformers import AutoConfig, PretrainedConfig  # type: ignore[import-not-found]
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING  # type: ignore[import-not-found]
     from vllm.transformers_utils.config import _CONFIG_REGISTRY  # type: ignore[import-not-found]
 
-    if model_type not in CONFIG_MAPPING and model_type not in _CONFIG_REGISTRY:
-        AutoConfig.register(model_type, type("PlainConfig", (PretrainedConfig,), {"model_type": model_type}))
+    def nested(values: dict[str, Any]) -> Any:
+        known = values["model_type"] in CONFIG_MAPPING
+        kind = CONFIG_MAPPING[values["model_type"]] if known else PretrainedConfig
+        return kind(**{k: v for k, v in values.items() if k != "model_type" or kind is PretrainedConfig})
+
+    def start(self: Any, **values: Any) -> None:
+        parts = {k: nested(v) for k, v in values.items() if isinstance(v, dict) and "model_type" in v}
+        vars(self).update(values)
+        PretrainedConfig.__init__(self, **{**values, **parts})
+
+    model_type, named = config["model_type"], config.get("auto_map", {}).get("AutoConfig")
+    if model_type in _CONFIG_REGISTRY or (model_type in CONFIG_MAPPING and named is None):
+        return
+    known = model_type in CONFIG_MAPPING
+    base = CONFIG_MAPPING[model_type] if known else PretrainedConfig
+    more = {"model_type": model_type} if known else {"model_type": model_type, "__init__": start}
+    own = type(named.split(".")[-1] if named else "PlainConfig", (base,), more)
+    AutoConfig.register(model_type, own, exist_ok=True)
 
 
 def cache_of(spec: Any) -> tuple[Any, ...]:
     """Kind, heads on this rank, head size, window, elements of the states."""
-    kind = type(spec).__name__.removesuffix("Spec")
+    # R-SWA keeps what a prompt has, and is weighed by vLLM as full attention.
+    kind = type(spec).__name__.removesuffix("Spec").replace("RSWA", "FullAttention")
     if hasattr(spec, "shapes"):
         elements = 0
         for shape in spec.shapes:
@@ -76,7 +93,8 @@ def built(folder: str, tp: int, pp: int, stage: int) -> tuple[int, int, list[lis
         torch.set_default_dtype(torch.float32)
         caches: dict[tuple[Any, ...], int] = {}
         for layer in config.compilation_config.static_forward_context.values():
-            spec = layer.get_kv_cache_spec(config) if hasattr(layer, "get_kv_cache_spec") else None
+            own = hasattr(layer, "get_kv_cache_spec") and not getattr(layer, "kv_sharing_target_layer_name", None)
+            spec = layer.get_kv_cache_spec(config) if own else None
             if spec is not None:
                 key = cache_of(spec)
                 caches[key] = caches.get(key, 0) + 1
@@ -90,7 +108,7 @@ def main() -> None:
     """Builds the config's model for every launch and prints the line."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     config = json.loads(Path(sys.argv[1]).read_text())
-    register(config["model_type"])
+    register(config)
     launches = []
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config))

@@ -160,13 +160,17 @@ def _given_sizes(snapshot: Snapshot) -> tuple[str, ...]:
 
 @check("tp-heads", causes=("tp-divisibility",), needs=("launch", "model"))
 def tp_heads(snapshot: Snapshot) -> Iterator[Finding]:
-    """The model's heads or layers cannot be divided by the parallel sizes.
+    """The model's heads, widths or layers cannot be divided by the parallel sizes.
 
-    Tensor parallelism gives each GPU an equal share of the attention heads; pipeline parallelism gives each one layer
-    or more.
+    Tensor parallelism gives each GPU an equal share of the attention heads, of the vocabulary (padded to 64 rows), of
+    the MLPs' widths, of Mamba-2 heads and groups, and whole blocks or groups of a packed checkpoint; pipeline
+    parallelism gives each one layer or more, and not every model can be split so.
 
-    Why: vLLM ends with `Total number of attention heads (H) must be divisible by tensor parallel size (N)`.
-    Fix: choose a tensor parallel size that divides the number of heads.
+    Why: vLLM ends with `Total number of attention heads (H) must be divisible by tensor parallel size (N)`, with `The
+    output_size of gate's and up's weight = 192 is not divisible by weight quantization block_n = 128`, or with an
+    assertion while it makes the layers.
+    Fix: choose a tensor parallel size that divides them all; experts of FP8 blocks stay whole with
+    --enable-expert-parallel.
     """
     launch = snapshot.launch
     assert launch is not None
@@ -180,10 +184,74 @@ def tp_heads(snapshot: Snapshot) -> Iterator[Finding]:
             raise NotKnown("config.json does not say how many attention heads the model has")
         if heads % sizes.tensor:
             yield _undivided(snapshot, heads, sizes)
+            return
     layers = config.num_hidden_layers
     if layers is not None and sizes.pipeline > layers:
         yield _too_few_layers(layers, sizes)
+        return
+    yield from _built(snapshot, launch, config.raw, sizes)
     yield from _experts(snapshot, launch, sizes)
+
+
+def _built(snapshot: Snapshot, launch: Launch, raw: str, sizes: Sizes) -> Iterator[Finding]:
+    """What the layers themselves refuse; silent about a model whose layers are not known.
+
+    SOURCE: vllm_doctor.memory.parallelism, which names vLLM's lines.
+    """
+    from msgspec.structs import replace
+
+    from vllm_doctor.errors import DoctorError
+    from vllm_doctor.memory.architecture import read_architecture
+    from vllm_doctor.memory.parallelism import indivisible
+    from vllm_doctor.memory.settings import read_settings
+
+    try:
+        architecture, settings = read_architecture(raw), read_settings(launch)
+    except DoctorError:
+        return
+    if snapshot.platform == "cpu":
+        # Packed checkpoints have kernels of their own there.
+        architecture = replace(architecture, quantization=None)
+    release = _release(snapshot)
+    refusal = indivisible(architecture, settings, release)
+    if refusal is None:
+        return
+    smaller = [
+        size
+        for size in range(sizes.tensor - 1, 0, -1)
+        if indivisible(architecture, replace(settings, tensor_parallel_size=size), release) is None
+    ]
+    yield _refused(refusal, smaller[0] if smaller else None, sizes, split_experts="gate's and up's" in refusal)
+
+
+def _release(snapshot: Snapshot) -> tuple[int, int, int] | None:
+    from vllm_doctor.memory.facts import release_numbers
+
+    try:
+        return release_numbers(planned_version(snapshot))
+    except NotKnown:
+        return None
+
+
+def _refused(refusal: str, smaller: int | None, sizes: Sizes, *, split_experts: bool) -> Finding:
+    fixes: list[Fix] = []
+    if split_experts:
+        edit = LaunchEdit(set={"--enable-expert-parallel": None})
+        fixes.append(Fix(title="Keep the experts whole with --enable-expert-parallel", launch=edit, automatic=True))
+    if smaller is not None:
+        edit = LaunchEdit(set={"--tensor-parallel-size": str(smaller)})
+        title = f"Use --tensor-parallel-size {smaller}"
+        fixes.append(Fix(title=title, launch=edit, automatic=not split_experts))
+    elif sizes.pipeline > 1:
+        edit = LaunchEdit(unset=("--pipeline-parallel-size",))
+        fixes.append(Fix(title="Leave pipeline parallelism out", launch=edit, automatic=True))
+    how = "into pipeline stages" if smaller is None else f"by tensor parallel size {sizes.tensor}"
+    return error(
+        "tp-divisibility",
+        f"This model's layers cannot be divided {how}",
+        evidence=(sizes.shown, f"vLLM would say: {refusal}"),
+        fixes=tuple(fixes),
+    )
 
 
 def _undivided(snapshot: Snapshot, heads: int, sizes: Sizes) -> Finding:

@@ -9,6 +9,7 @@ GIB = 2**30
 H100 = Device(name="NVIDIA H100 80GB HBM3", total_bytes=79 * GIB, capability=90)
 H200 = Device(name="NVIDIA H200", total_bytes=139 * GIB, capability=90)
 B200 = Device(name="NVIDIA B200", total_bytes=178 * GIB, capability=100)
+GB10 = Device(name="NVIDIA GB10", total_bytes=119 * GIB, capability=121)
 A100 = Device(name="NVIDIA A100-SXM4-80GB", total_bytes=79 * GIB, capability=80)
 L4 = Device(name="NVIDIA L4", total_bytes=22 * GIB, capability=89)
 
@@ -31,6 +32,8 @@ def architecture(**changes: object) -> Architecture:
         (B200, (0, 32, 0), 16384, 1024),
         (B200, (0, 27, 0), 8192, 1024),
         (H200, (0, 32, 0), 8192, 1024),
+        (GB10, (0, 32, 0), 8192, 1024),
+        (GB10, (0, 33, 0), 2048, 256),
     ],
 )
 def test_batches_go_by_the_memory_of_the_gpu(device, release, tokens, sequences):  # type: ignore[no-untyped-def]

@@ -9,6 +9,7 @@ import pytest
 from vllm_doctor import releases
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.config_values import Config, ConfigError
+from vllm_doctor.memory.families.drafts import DRAFTS, MTP_LAYERS
 from vllm_doctor.memory.families.registry import reader_of
 from vllm_doctor.memory.families.towers import TOWERS
 
@@ -30,7 +31,12 @@ VISION = {"model_type": "siglip_vision_model", "hidden_size": 1152, "num_hidden_
 
 
 def is_read(name: str) -> bool:
-    """Whether the name alone says how the layers are made, or which towers stand beside a known language model."""
+    """Whether the name alone says how the layers are made, or which towers stand beside a known language model.
+
+    Drafts are read beside their target only.
+    """
+    if name in DRAFTS or name in MTP_LAYERS:
+        return True
     try:
         reader_of(name, Config({}))
     except ConfigError:

@@ -26,7 +26,7 @@ HUB_TIMEOUT_SECONDS = 10.0
 @click.argument("model", metavar="MODEL")
 @click.option("--gpu", metavar="NAME[:COUNT]", help="Plan for this GPU, as in 'H100 80GB:2' [the GPUs of this host].")
 @click.option("--all-gpus", is_flag=True, help="Which GPUs would do, and how many of each.")
-@click.option("--vllm", "version", metavar="VERSION", help="Plan for this release [0.32.0, the newest that was read].")
+@click.option("--vllm", "version", metavar="VERSION", help="Plan for this release [0.33.0, the newest that was read].")
 @click.option("--format", "format_name", type=click.Choice(("text", "json")), default="text", help="How to report.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan to a file.")
 @click.option("--fail-on", type=click.Choice(("error", "warning", "never")), default="error", help="Exit code 1 when.")
@@ -102,7 +102,21 @@ def _config(name: str, launch: Launch, *, offline: bool) -> "Config":
         near = tuple(dict.fromkeys((*catalogue.suggest(name), *model.suggestions)))[:4]
         hint = f"did you mean {' or '.join(near)}?" if near else "name a folder with a config.json, or a hub id"
         raise DoctorError(f"{name}: {found.reason}", hint)
-    return found
+    return _with_draft(found, launch, offline=offline)
+
+
+def _with_draft(config: "Config", launch: Launch, *, offline: bool) -> "Config":
+    """With the config of the speculative model, where the launch names one that can be read."""
+    from msgspec.structs import replace
+
+    from vllm_doctor.memory.planning import config_of
+    from vllm_doctor.memory.settings import read_settings
+
+    draft = read_settings(launch).draft
+    if draft is None or draft.model is None:
+        return config
+    found = config_of(draft.model, _model(draft.model, launch, offline=offline))
+    return config if isinstance(found, Unknown) else replace(config, draft=found.text)
 
 
 def _model(name: str, launch: Launch, *, offline: bool) -> Model:

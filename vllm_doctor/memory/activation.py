@@ -109,6 +109,8 @@ def _forward(architecture: Architecture, settings: LaunchSettings, defaults: Def
 
 
 def _sampler(architecture: Architecture, settings: LaunchSettings, defaults: Defaults, release: Release) -> Estimate:
+    if architecture.is_pooling:
+        return exactly(held_bytes(architecture, settings, defaults))
     unit = unit_bytes(architecture, defaults)
     if defaults.engine is Engine.V2_RUNNER:
         peak = banded(_RUNNER_V2_UNITS * unit, _RUNNER_V2_BAND, _RUNNER_V2_BAND)

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from vllm_doctor.facts.model import TEXT_CONFIGS, text_part
 from vllm_doctor.memory.config_values import Config, ConfigError
-from vllm_doctor.memory.context import derived_length
+from vllm_doctor.memory.context import Length, derived_length
 from vllm_doctor.memory.elements import element_bytes
 from vllm_doctor.memory.facts import Architecture
-from vllm_doctor.memory.families.registry import TEXT_BY_TYPE, reader_of, towers_of
+from vllm_doctor.memory.families.registry import TEXT_BY_TYPE, language_model, reader_of, towers_of
 from vllm_doctor.memory.quantization import read_quantization
 from vllm_doctor.memory.rope import rope_elements
 
@@ -91,14 +91,22 @@ def _read(values: Mapping[str, Any]) -> Architecture:
     return replace(
         base,
         name=name,
+        inside=base.inside or language_model(name, text),
         model_type=whole.model_type,
         dtype=dtype if element_bytes(dtype) else "bfloat16",
-        native_max_model_len=length.tokens,
+        native_max_model_len=_native(length, base.native_max_model_len),
         position_key=length.key,
         quantization=read_quantization(values, text_values),
         rope_elements=rope_elements(text, base, length.positions),
         **towers.changes(base),
     )
+
+
+def _native(length: Length, own: int | None) -> int:
+    """The derived length, and what an architecture's own class says of it: a limit, or all there is without a key."""
+    if own is None:
+        return length.tokens
+    return own if length.key is None else min(length.tokens, own)
 
 
 def _text_type(values: Mapping[str, Any], text: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ def choices(launch: Launch, config: Config, release: Release | None) -> Iterator
 
 def _choice(architecture: Architecture, settings: LaunchSettings, device: Device, release: Release | None) -> Choice:
     replicas = settings.pipeline_parallel_size * settings.data_parallel_size
-    for size in parallelism.sizes(architecture, MOST_GPUS):
+    for size in parallelism.sizes(architecture, MOST_GPUS, release):
         count = size * replicas
         changed = structs.replace(settings, tensor_parallel_size=size)
         found = plan(architecture, changed, structs.replace(device, count=count), release)

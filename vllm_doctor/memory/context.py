@@ -48,7 +48,7 @@ def derived_length(whole: Config, text: Config) -> Length:
         and "gemma3" not in whole.model_type
     ):
         scaled = int(length * factor)
-    if kind == "longrope":
+    if kind in ("longrope", "su"):
         original = whole.optional("original_max_position_embeddings") or text.optional(
             "original_max_position_embeddings"
         )

@@ -7,8 +7,9 @@ from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Relea
 
 GIB = 2**30
 
-# The newest release whose sources the rules were read from; where the release is not known, this one is meant.
-NEWEST: Release = (0, 32, 0)
+# The newest release whose sources the rules were read from; where the release is not known, this one is meant. Of 0.33
+# the engine was read (batches, layout and capacity of the cache, the hybrids' blocks), the models' layers are 0.32's.
+NEWEST: Release = (0, 33, 0)
 
 # vllm/engine/arg_utils.py `_is_v1_supported_oracle`: V1 is the default from 0.8.0, and V0 is gone from 0.11.0.
 FIRST_V1: Release = (0, 8, 0)
@@ -94,7 +95,7 @@ def _chunked_prefill(settings: LaunchSettings, release: Release, length: int, ar
     if settings.chunked_prefill is not None:
         return settings.chunked_prefill
     if release >= FIRST_V1:
-        return not architecture.is_encoder_decoder
+        return not architecture.is_encoder_decoder and not architecture.keeps_nothing
     return release >= (0, 5, 0) and length > 32768 and not architecture.is_multimodal
 
 
@@ -125,7 +126,9 @@ def _new_batch(device: Device, release: Release, length: int, chunked: bool) -> 
     if release >= (0, 28, 0) and device.total_bytes >= 160 * GIB:
         return 16384, 1024
     is_a100 = "a100" in device.name.lower() and release >= (0, 9, 0)
-    if device.total_bytes >= 70 * GIB and not is_a100:
+    # GB10 has much memory, and the arithmetic of a small card (EngineArgs.get_batch_defaults of 0.33).
+    is_gb10 = device.capability == 121 and release >= (0, 33, 0)
+    if device.total_bytes >= 70 * GIB and not is_a100 and not is_gb10:
         return 8192, 1024
     return 2048, 256
 

@@ -89,8 +89,12 @@ def _legend(plan: Plan, width: int, *, unicode: bool) -> Iterator[str]:
     for part in parts(plan):
         sign = part.sign if unicode else part.ascii_sign
         yield f"   {sign} {part.name:<12} {gib(part.estimate.typical):>9}{_band(part.estimate, unicode=unicode)}"
-    rest = plan.device.total_bytes - max(plan.budget.requested_bytes, 0)
     sign = "·" if unicode else "."
+    if plan.kv_cache == Estimate(0, 0, 0):
+        taken = sum(p.estimate.typical for p in parts(plan))
+        yield f"   {sign} {'left':<12} {gib(max(0, plan.device.total_bytes - taken)):>9}"
+        return
+    rest = plan.device.total_bytes - max(plan.budget.requested_bytes, 0)
     text = f"   {sign} {'not taken':<12} {gib(max(0, rest)):>9}"
     more = f"  (--gpu-memory-utilization {plan.budget.utilization:g} of {gib(plan.device.total_bytes)})"
     yield text + more if len(text) + len(more) <= width else text
@@ -103,7 +107,13 @@ def _band(estimate: Estimate, *, unicode: bool) -> str:
     return f"  ({estimate.low / GIB:.1f}{dash}{estimate.high / GIB:.1f})"
 
 
-def table(plan: Plan, architecture: Architecture, settings: LaunchSettings, release: Release | None) -> tuple[str, ...]:
+def table(
+    plan: Plan,
+    architecture: Architecture,
+    settings: LaunchSettings,
+    release: Release | None,
+    draft: Architecture | None = None,
+) -> tuple[str, ...]:
     """How many requests fit at once, by their length: with this cache, and with an FP8 one."""
     from msgspec.structs import replace
 
@@ -112,7 +122,7 @@ def table(plan: Plan, architecture: Architecture, settings: LaunchSettings, rele
     kinds = [("as launched", settings)]
     if settings.kv_cache_dtype == "auto" and not architecture.is_attention_free and (plan.device.capability or 0) >= 80:
         kinds.append(("FP8 KV cache", replace(settings, kv_cache_dtype="fp8")))
-    rows = [_row(plan, length, kinds, architecture, release) for length in _lengths(plan, architecture)]
+    rows = [_row(plan, length, kinds, architecture, release, draft) for length in _lengths(plan, architecture)]
     head = f"  {'context':>9}  " + "  ".join(f"{name:>12}" for name, _ in kinds)
     return (head, *rows) if rows else ()
 
@@ -129,11 +139,12 @@ def _row(
     kinds: list[tuple[str, LaunchSettings]],
     architecture: Architecture,
     release: Release | None,
+    draft: Architecture | None,
 ) -> str:
     cells = []
     for _, settings in kinds:
         tokens = plan.defaults.max_num_batched_tokens
-        layout = kv_layout(architecture, settings, release or NEWEST, plan.device, tokens, length)
+        layout = kv_layout(architecture, settings, release or NEWEST, plan.device, tokens, length, draft)
         fits = layout.fits(plan.kv_cache.typical, length)
         number = layout.capacity(plan.kv_cache.typical, length).max_concurrency
         cells.append(f"{_times(number) if fits else 'does not fit':>12}")

@@ -42,7 +42,8 @@ class Tensor(Facts, frozen=True):
     """A weight matrix (`columns` > 0) or a vector (`columns` 0) of a layer, `copies` times.
 
     `name` is the module's path inside the layer as the checkpoint has it (`self_attn.q_proj`), which lists of
-    unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS.
+    unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS;
+    an encoder's heads, for its rows and columns, which stay whole where the ranks do not divide the heads.
     `element_bytes`: where it differs from the model's dtype. `added`: allocated by vLLM, not in the checkpoint, so that
     it counts as memory and not as a parameter of the model.
     """
@@ -91,7 +92,7 @@ class Cache(Facts, frozen=True):
     """The cache of one layer: heads and sizes for attention, state tensors for Mamba and linear attention.
 
     `window` is the sliding window or the chunk in tokens. `value_size` 0: no separate values (MLA). `state_name` is
-    vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`).
+    vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`, `ling_kda`).
     `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it.
     """
 
@@ -138,12 +139,14 @@ class Architecture(Facts, frozen=True):
     """What of a config.json drives memory.
 
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
-    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio), which every
-    stage holds. `native_max_model_len` is what vLLM derives where the user sets none.
-    `largest_intermediate` is the widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of
-    the RoPE tables, `absorbed_elements` those of the copies that MLA makes per layer. `kernel_block`: tokens of the
-    smallest block of a backend that only this architecture has. `exact`: every term is known; else `approximations`
-    says what is not.
+    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
+    pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is built
+    on. `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
+    MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
+    the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
+    architecture has. `state_key_size` is that of a delta net's heads. `borrows`: what a draft takes from its target
+    (`embedding`, `head`). `media`: what the towers take (`image`, `video`, `audio`). `exact`: every term is known; else
+    `approximations` says what is not.
     """
 
     name: str
@@ -167,6 +170,9 @@ class Architecture(Facts, frozen=True):
     experts_per_token: int = 0
     expert_intermediate: int = 0
     is_multimodal: bool = False
+    is_pooling: bool = False
+    borrows: tuple[str, ...] = ()
+    inside: str | None = None
     is_encoder_decoder: bool = False
     is_attention_free: bool = False
     is_hybrid: bool = False
@@ -175,12 +181,19 @@ class Architecture(Facts, frozen=True):
     encoder_tokens: int = 0
     vision_hidden_size: int = 0
     vision_layers: int = 0
+    media: tuple[str, ...] = ()
     rope_elements: int = 0
     absorbed_elements: int = 0
     quantization: Quantization | None = None
     mamba_ssm_dtype: str | None = None
+    state_key_size: int = 0
     exact: bool = True
     approximations: tuple[str, ...] = ()
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether no layer has a cache: an encoder, for which vLLM allocates none."""
+        return self.is_pooling and not any(kind.caches for kind in self.kinds)
 
 
 class DraftModel(Facts, frozen=True):
@@ -196,7 +209,8 @@ class LaunchSettings(Facts, frozen=True):
     """The settings of a launch that move memory, as vLLM reads them; None stands for vLLM's own default.
 
     `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
-    GPU. `cpu_offload_gb` in GiB. `limit_mm_per_prompt` None: not given. `environment`: VLLM_ variables of the launch.
+    GPU. `cpu_offload_gb` in GiB. `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt`
+    None: not given. `mm_encoder_tp_mode` is `weights` or `data`. `environment`: VLLM_ variables of the launch.
     """
 
     tensor_parallel_size: int = 1
@@ -216,12 +230,14 @@ class LaunchSettings(Facts, frozen=True):
     max_num_batched_tokens: int | None = None
     enforce_eager: bool = False
     cpu_offload_gb: float = 0.0
+    pooling: bool = False
     enable_lora: bool = False
     max_loras: int = 1
     max_lora_rank: int = 16
     fully_sharded_loras: bool = False
     limit_mm_per_prompt: Mapping[str, int] | None = None
     language_model_only: bool = False
+    mm_encoder_tp_mode: str = "weights"
     skip_mm_profiling: bool = False
     draft: DraftModel | None = None
     prefix_caching: bool | None = None
@@ -232,6 +248,7 @@ class LaunchSettings(Facts, frozen=True):
     mamba_ssm_cache_dtype: str = "auto"
     mamba_cache_mode: str | None = None
     mamba_block_size: int | None = None
+    gdn_prefill_backend: str = "auto"
     attention_backend: str | None = None
     performance_mode: str | None = None
     cudagraph_sizes: tuple[int, ...] | None = None

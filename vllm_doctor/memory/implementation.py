@@ -13,6 +13,7 @@ EMBEDDING_ON_ALL = frozenset(
         "Cohere2ForCausalLM",
         "Cohere2MoeForCausalLM",
         "CohereForCausalLM",
+        "Cosmos3EdgeForCausalLM",
         "DbrxForCausalLM",
         "FalconForCausalLM",
         "FalconMambaForCausalLM",
@@ -32,14 +33,21 @@ EMBEDDING_ON_ALL = frozenset(
         "GraniteMoeSharedForCausalLM",
         "HYV3ForCausalLM",
         "InternLM2ForCausalLM",
+        "InternS2MobiusModel",
         "JambaForCausalLM",
+        "K2HorizonForCausalLM",
         "Lfm2ForCausalLM",
         "Lfm2MoeForCausalLM",
         "Mamba2ForCausalLM",
         "MambaForCausalLM",
         "MiniCPMForCausalLM",
         "MixtralForCausalLM",
+        "Molmo2TextModel",
+        "MolmoModel",
+        "Moondream3TextModel",
+        "MuseGlimmerForCausalLM",
         "NemotronHForCausalLM",
+        "NemotronHPuzzleForCausalLM",
         "OPTForCausalLM",
         "OlmoeForCausalLM",
         "OrionForCausalLM",
@@ -50,33 +58,53 @@ EMBEDDING_ON_ALL = frozenset(
         "Qwen3NextForCausalLM",
         "Qwen3_5ForCausalLM",
         "Qwen3_5MoeForCausalLM",
+        "Qwen4ExpForCausalLM",
         "Rnj1ForCausalLM",
         "StableLmForCausalLM",
     )
 )
 
-# The same for norm and lm_head, which others build on the last stage alone.
+# The same for norm and lm_head, which others build on the last stage alone (Gemma and Cohere: the norm, their head is
+# the embedding).
 HEAD_ON_ALL = frozenset(
     (
+        "AriaTextModel",
         "ChatGLMForConditionalGeneration",
         "ChatGLMModel",
+        "Cohere2ForCausalLM",
+        "Cohere2MoeForCausalLM",
+        "CohereForCausalLM",
+        "Cosmos3EdgeForCausalLM",
         "DbrxForCausalLM",
         "FalconForCausalLM",
         "FalconMambaForCausalLM",
         "GPTJForCausalLM",
+        "Gemma2ForCausalLM",
+        "Gemma3ForCausalLM",
+        "Gemma3TextModel",
+        "Gemma3nForCausalLM",
+        "Gemma4ForCausalLM",
+        "GemmaForCausalLM",
         "GptOssForCausalLM",
         "GraniteMoeForCausalLM",
         "GraniteMoeHybridForCausalLM",
         "GraniteMoeSWAForCausalLM",
         "GraniteMoeSharedForCausalLM",
         "HYV3ForCausalLM",
+        "Idefics3ForConditionalGeneration",
         "InternLM2ForCausalLM",
         "JambaForCausalLM",
+        "K2HorizonForCausalLM",
         "Mamba2ForCausalLM",
         "MambaForCausalLM",
         "MiniCPMForCausalLM",
         "MixtralForCausalLM",
+        "Molmo2TextModel",
+        "MolmoModel",
+        "Moondream3TextModel",
+        "MuseGlimmerForCausalLM",
         "NemotronHForCausalLM",
+        "NemotronHPuzzleForCausalLM",
         "OlmoeForCausalLM",
         "OrionForCausalLM",
         "PhiMoEForCausalLM",
@@ -84,8 +112,68 @@ HEAD_ON_ALL = frozenset(
         "Qwen2MoeForCausalLM",
         "Qwen3MoeForCausalLM",
         "Qwen3NextForCausalLM",
+        "Qwen4ExpForCausalLM",
         "Rnj1ForCausalLM",
+        "SmolVLMForConditionalGeneration",
         "StableLmForCausalLM",
+    )
+)
+
+# These cannot be split into pipeline stages (no SupportsPP among the bases of their classes, 0.32 and 0.33).
+WITHOUT_STAGES = frozenset(
+    (
+        "AriaForConditionalGeneration",
+        "BertForMaskedLM",
+        "BertForSequenceClassification",
+        "BertForTokenClassification",
+        "BertModel",
+        "BertSpladeSparseEmbeddingModel",
+        "BgeM3EmbeddingModel",
+        "CLIPModel",
+        "ColBERTJinaRobertaModel",
+        "ColBERTLfm2Model",
+        "ColBERTModernBertModel",
+        "ColModernVBertForRetrieval",
+        "DiffusionGemmaForBlockDiffusion",
+        "EmbeddingGemma2Model",
+        "FireRedASR2ForConditionalGeneration",
+        "GPT2ForSequenceClassification",
+        "Gemma3TextModel",
+        "Gemma3nForCausalLM",
+        "Gemma3nForConditionalGeneration",
+        "GteModel",
+        "GteNewForSequenceClassification",
+        "GteNewModel",
+        "HF_ColBERT",
+        "HrmTextForCausalLM",
+        "IQuestLoopCoderForCausalLM",
+        "Idefics3ForConditionalGeneration",
+        "JinaForRanking",
+        "Mamba2ForCausalLM",
+        "ModernBertForSequenceClassification",
+        "ModernBertForTokenClassification",
+        "ModernBertModel",
+        "NemotronH_Nano_Omni_Reasoning_V3",
+        "NemotronH_Nano_VL_V2",
+        "NemotronH_Omni_Reasoning_V3",
+        "NemotronH_Super_Omni_Reasoning_V3",
+        "NemotronParseForConditionalGeneration",
+        "NomicBertModel",
+        "OpenAIPrivacyFilterForTokenClassification",
+        "PaddleOCRVLForConditionalGeneration",
+        "Phi4MMForCausalLM",
+        "RobertaForMaskedLM",
+        "RobertaForSequenceClassification",
+        "RobertaForTokenClassification",
+        "RobertaModel",
+        "SiglipModel",
+        "SmolVLMForConditionalGeneration",
+        "VoyageQwen3BidirectionalEmbedModel",
+        "WhisperForConditionalGeneration",
+        "XLMRobertaForSequenceClassification",
+        "XLMRobertaForTokenClassification",
+        "XLMRobertaModel",
+        "Zamba2ForCausalLM",
     )
 )
 
@@ -102,6 +190,7 @@ THROUGH_TRANSFORMERS = frozenset(
         "HunYuanDenseV1ForCausalLM",
         "HunYuanMoEV1ForCausalLM",
         "Jais2ForCausalLM",
+        "MellumForCausalLM",
         "NanbeigeForCausalLM",
         "Olmo2ForCausalLM",
         "Olmo3ForCausalLM",
@@ -120,12 +209,17 @@ BACKEND_FROM = (0, 32, 0)
 WHOLE_MLP = frozenset(("GPTBigCodeForCausalLM",))
 
 
+def built_as(architecture: Architecture) -> str:
+    """The name of the model that vLLM builds: of a pooling or multi-modal model, the one inside."""
+    return architecture.inside or architecture.name
+
+
 def served(architecture: Architecture, release: Release) -> Architecture:
     """The architecture as this release builds it."""
-    if release < BACKEND_FROM or architecture.name not in THROUGH_TRANSFORMERS:
+    if release < BACKEND_FROM or built_as(architecture) not in THROUGH_TRANSFORMERS:
         return architecture
     kinds = architecture.kinds
-    if architecture.name in WHOLE_MLP:
+    if built_as(architecture) in WHOLE_MLP:
         kinds = tuple(Layer(tensors=tuple(_whole(t) for t in k.tensors), caches=k.caches) for k in kinds)
     return replace(architecture, kinds=kinds, rope_elements=0)
 

@@ -1,25 +1,47 @@
 """Whether the parallel sizes divide the model, and how many GPUs they take, in the words of vLLM's own refusals."""
 
-from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Split
+from collections.abc import Iterator
+
+from vllm_doctor.memory.defaults import NEWEST
+from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Quantization, Release, Split, Tensor
+from vllm_doctor.memory.implementation import WITHOUT_STAGES
+from vllm_doctor.memory.packing import ignored_names, is_packed, matches
 from vllm_doctor.memory.sharding import vocabulary_rows
 
-_GROUPS = "If tensor parallel world size does not divide num_groups, then num_groups must equal 1."
+_MAMBA_GROUPS = "If tensor parallel world size does not divide num_groups, then num_groups must equal 1."
 
 
-def indivisible(architecture: Architecture, settings: LaunchSettings) -> str | None:
-    """Why the model cannot be split so (vllm/config/model.py `verify_with_parallel_config`); None where it can.
+# Experts of FP8 blocks that the ranks do not divide: refused to 0.28, made to fit in 0.32 (fused_moe/oracle/fp8.py).
+_EXPERT_BLOCKS_REFUSED_BEFORE: Release = (0, 29, 0)
+# The checks of FP8 blocks came with DeepSeek-V3 (quantization/fp8.py).
+_BLOCKS_FROM: Release = (0, 7, 0)
+# From here on the group is named (0.32 distributed/utils.py verify_group_size_divides_partition); before, an assertion.
+_GROUPS_NAMED_FROM: Release = (0, 32, 0)
 
-    All but the query heads: an AssertionError while the layers are built.
+
+def indivisible(architecture: Architecture, settings: LaunchSettings, release: Release | None = None) -> str | None:
+    """Why the model cannot be split so, in vLLM's words; None where it can.
+
+    Query heads and stages: vllm/config/model.py `verify_with_parallel_config`; the others end the making of a layer.
     """
-    size = settings.tensor_parallel_size
+    size, version = settings.tensor_parallel_size, release or NEWEST
+    if size > 1 and (refusal := _heads(architecture, size)) is not None:
+        return refusal
+    if settings.pipeline_parallel_size > 1 and architecture.name in WITHOUT_STAGES:
+        return _NO_STAGES
     if size <= 1:
         return None
     return (
-        _heads(architecture, size)
-        or _vocabulary(architecture, size)
+        _vocabulary(architecture, size)
         or _states(architecture, size)
         or _widths(architecture, size)
+        or _packing(architecture, settings, version)
     )
+
+
+_NO_STAGES = (
+    "Pipeline parallelism is not supported for this model. Supported models implement the `SupportsPP` interface."
+)
 
 
 def _heads(architecture: Architecture, size: int) -> str | None:
@@ -49,7 +71,7 @@ def _states(architecture: Architecture, size: int) -> str | None:
         if heads % size:
             return "AssertionError: Tensor parallel world size must divide num heads."
         if groups != 1 and groups % size:
-            return f"AssertionError: {_GROUPS}"
+            return f"AssertionError: {_MAMBA_GROUPS}"
     return None
 
 
@@ -58,6 +80,73 @@ def _widths(architecture: Architecture, size: int) -> str | None:
     tensors = (t for kind in architecture.kinds for t in kind.tensors)
     width = next((t.rows for t in tensors if t.name == "mlp.up_proj" and t.split is Split.ROWS and t.rows % size), None)
     return None if width is None else f"AssertionError: an MLP of width {width} cannot be dealt out to {size} ranks"
+
+
+def _packing(architecture: Architecture, settings: LaunchSettings, release: Release) -> str | None:
+    """Blocks and groups of a packed checkpoint that a rank would have to share with the next."""
+    packing = architecture.quantization
+    if packing is None:
+        return None
+    for tensor in _packed(architecture, packing):
+        if packing.block is not None:
+            refusal = _blocks(tensor, packing.block, settings, release)
+        else:
+            refusal = _groups(tensor, packing, settings.tensor_parallel_size, release)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _packed(architecture: Architecture, packing: Quantization) -> Iterator[Tensor]:
+    everywhere, _ = ignored_names(packing.ignored)
+    tensors = dict.fromkeys(t for kind in architecture.kinds for t in kind.tensors)
+    return (t for t in tensors if is_packed(t, packing) and not matches(t.name, everywhere))
+
+
+def _blocks(tensor: Tensor, block: tuple[int, int], settings: LaunchSettings, release: Release) -> str | None:
+    """FP8 blocks (0.32 quantization/utils/fp8_utils.py validate_fp8_block_shape, validate_fp8_block_shape_moe)."""
+    rows, columns = block
+    part = tensor.columns // settings.tensor_parallel_size
+    if release < _BLOCKS_FROM:
+        return None
+    if tensor.split is Split.COLUMNS and part % columns:
+        return f"Weight input_size_per_partition = {part} is not divisible by weight quantization block_k = {columns}."
+    split = tensor.split is Split.EXPERT_COLUMNS and not settings.expert_parallel
+    if split and part % rows and release < _EXPERT_BLOCKS_REFUSED_BEFORE:
+        return (
+            f"The output_size of gate's and up's weight = {part} is not divisible by weight quantization "
+            f"block_n = {rows}."
+        )
+    return None
+
+
+def _groups(tensor: Tensor, packing: Quantization, size: int, release: Release) -> str | None:
+    """Groups of AWQ (quantization/awq.py, auto_awq.py) and compressed-tensors (schemes/compressed_tensors_wNa16.py).
+
+    GPTQ has kernels that take parts of a group, and experts are padded.
+    """
+    if packing.group <= 0 or packing.float_format or tensor.split is not Split.COLUMNS:
+        return None
+    part = tensor.columns // size
+    if part % packing.group == 0:
+        return None
+    if packing.method in ("awq", "awq_marlin"):
+        return _MISALIGNED
+    if packing.method != "compressed-tensors" or packing.activation_order:
+        return None
+    if release < _GROUPS_NAMED_FROM:
+        return f"AssertionError: input_size_per_partition {part} % group_size {packing.group} is not 0"
+    return (
+        f"Weight input_size_per_partition={part} is not divisible by group_size={packing.group}. This happens when "
+        "tensor_parallel_size splits the layer input into shards that are not a whole number of quant groups. Consider "
+        "reducing tensor_parallel_size."
+    )
+
+
+_MISALIGNED = (
+    "The input size is not aligned with the quantized weight shape. This can be caused by too large tensor parallel "
+    "size."
+)
 
 
 def gpus_needed(settings: LaunchSettings) -> int:
@@ -77,12 +166,12 @@ def too_few(settings: LaunchSettings, device: Device) -> str | None:
     )
 
 
-def sizes(architecture: Architecture, most: int) -> tuple[int, ...]:
+def sizes(architecture: Architecture, most: int, release: Release | None = None) -> tuple[int, ...]:
     """The tensor parallel sizes up to `most` that divide the model: powers of two, as machines have GPUs."""
     found = []
     size = 1
     while size <= most:
-        if indivisible(architecture, LaunchSettings(tensor_parallel_size=size)) is None:
+        if indivisible(architecture, LaunchSettings(tensor_parallel_size=size), release) is None:
             found.append(size)
         size *= 2
     return tuple(found)

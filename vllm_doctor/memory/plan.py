@@ -14,6 +14,7 @@ from vllm_doctor.memory.defaults import NEWEST, Defaults, resolve
 from vllm_doctor.memory.eras import as_of
 from vllm_doctor.memory.estimate import Estimate
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, Weights
+from vllm_doctor.memory.families.pooling import without_words
 from vllm_doctor.memory.kv_cache import KvLayout, kv_layout
 from vllm_doctor.memory.weights import weights as weigh
 
@@ -140,10 +141,13 @@ class _Planner:
     ) -> None:
         self.settings, self.device = settings, device
         self.release = release or NEWEST
+        if settings.pooling and not architecture.is_pooling:
+            architecture = without_words(architecture)
         self.architecture = architecture = as_of(architecture, self.release)
         self.defaults = resolve(architecture, settings, device, release)
         self.budget = budget(settings, self.defaults, device, release)
         self.shape = _shape(settings)
+        self.draft = extras.draft
         self.weights = weigh(architecture, self.shape, self.release, extras.weight_files, extras.draft)
         self.activation = activation.activation_peak(architecture, settings, self.defaults, release)
         self.warm_up = activation.sampler_peak(architecture, settings, self.defaults, release)
@@ -196,11 +200,13 @@ class _Planner:
         keeps_states = self.architecture.is_hybrid or self.architecture.is_attention_free
         length = defaults.max_model_len if keeps_states else 0
         tokens = defaults.max_num_batched_tokens
-        return kv_layout(self.architecture, self.shape, self.release, self.device, tokens, length)
+        return kv_layout(self.architecture, self.shape, self.release, self.device, tokens, length, self.draft)
 
     def _left(self, which: str) -> int:
         """What is left for the KV cache: the budget less everything that is held at the end of the profile run."""
         given = self.settings.kv_cache_memory_bytes
+        if self.architecture.keeps_nothing:
+            return 0
         if given is not None:
             return given
         return self.budget.requested_bytes - self._held(which) - _of(self.activation, which) - _of(self.graphs, which)
@@ -215,7 +221,7 @@ class _Planner:
 
     def _outcome(self, layout: KvLayout, which: str) -> Outcome:
         """The first refusal in the order of the start (vllm/v1/worker/gpu_worker.py, v1/core/kv_cache_utils.py)."""
-        if (error := parallelism.indivisible(self.architecture, self.settings)) is not None:
+        if (error := parallelism.indivisible(self.architecture, self.settings, self.release)) is not None:
             return Outcome(Verdict.TP_DIVISIBILITY, error, 0)
         if (error := parallelism.too_few(self.settings, self.device)) is not None:
             return Outcome(Verdict.GPU_COUNT, error, 0)
@@ -231,6 +237,8 @@ class _Planner:
         return self._cache_outcome(layout, which, free)
 
     def _cache_outcome(self, layout: KvLayout, which: str, free: int) -> Outcome:
+        if self.architecture.keeps_nothing:
+            return self._without_cache(which, free)
         left = self._left(which)
         length = 1 if self.auto else self.defaults.max_model_len
         if (error := layout.error(left, length)) is not None:
@@ -245,6 +253,13 @@ class _Planner:
         if states is not None and states < 1:
             return Outcome(Verdict.OOM_KV, error, spare)
         return Outcome(Verdict.FITS, None, min(spare, rest) if self.defaults.graph_sizes else spare)
+
+    def _without_cache(self, which: str, free: int) -> Outcome:
+        """Nothing is profiled and no cache allocated (0.32 v1/engine/core.py _initialize_kv_caches)."""
+        rest = free - self._held(which) - _of(self.activation, which) - _of(self.captured, which)
+        if rest < 0:
+            return Outcome(Verdict.OOM_CUDAGRAPH, _OUT_OF_MEMORY + " (while capturing CUDA graphs)", rest)
+        return Outcome(Verdict.FITS, None, rest)
 
     def _rest(self, which: str, free: int) -> int:
         """What is left for the graphs when the cache is allocated.

@@ -12,6 +12,7 @@ from vllm_doctor.memory import catalogue, parallelism
 from vllm_doctor.memory.advice import MAXIMUM_ADVICE, Advice, Case, advise
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.budget import device_of_gpus
+from vllm_doctor.memory.drafting import draft_of
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, release_numbers
 from vllm_doctor.memory.plan import NO_EXTRAS, Extras, Plan, plan
 from vllm_doctor.memory.settings import read_settings
@@ -22,12 +23,16 @@ MOST_GPUS = 16
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """A model's config as JSON text and where it is from; `entry` is the catalogue's where that knows the model."""
+    """A model's config as JSON text and where it is from; `entry` is the catalogue's where that knows the model.
+
+    `draft` is the config of the speculative model, where that was read.
+    """
 
     text: str
     origin: str
     entry: catalogue.Entry | None = None
     weight_files: tuple[WeightFile, ...] = ()
+    draft: str | None = None
 
 
 class Planned(Struct, frozen=True, kw_only=True):
@@ -55,7 +60,7 @@ class Planned(Struct, frozen=True, kw_only=True):
         """How many GPUs of this kind the launch would fit as it is, by tensor parallelism; None where not even 16."""
         if self.settings.pipeline_parallel_size * self.settings.data_parallel_size > 1:
             return None
-        for size in parallelism.sizes(self.architecture, MOST_GPUS):
+        for size in parallelism.sizes(self.architecture, MOST_GPUS, self.release):
             more = structs.replace(self.device, count=size, free_bytes=None)
             changed = structs.replace(self.settings, tensor_parallel_size=size)
             if plan(self.architecture, changed, more, self.release, self.extras).fits:
@@ -135,7 +140,7 @@ def of_launch(
         raise DoctorError("--hf-overrides changes the config, and is not read", "plan the model without it")
     architecture = read_architecture(config.text)
     settings = read_settings(launch)
-    extras = Extras(weight_files=config.weight_files, draft=_draft(settings))
+    extras = Extras(weight_files=config.weight_files, draft=_draft(settings, architecture, config))
     return Planned(
         plan=plan(architecture, settings, device, release, extras),
         extras=extras,
@@ -150,11 +155,11 @@ def of_launch(
     )
 
 
-def _draft(settings: LaunchSettings) -> Architecture | None:
-    """The speculative model, where the catalogue knows it."""
-    name = settings.draft.model if settings.draft is not None else None
-    entry = catalogue.find(name) if name else None
-    return None if entry is None else read_architecture(entry.config_json)
+def _draft(settings: LaunchSettings, architecture: Architecture, config: Config) -> Architecture | None:
+    """The speculative model: of the model's own layers, of a config that was read, or of the catalogue."""
+    entry = catalogue.find(settings.draft.model) if settings.draft is not None and settings.draft.model else None
+    known = config.draft or (entry.config_json if entry is not None else None)
+    return draft_of(settings.draft, architecture, config.text, known)
 
 
 def of_snapshot(snapshot: Snapshot) -> Planned | Unknown | None:

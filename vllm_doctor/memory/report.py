@@ -46,6 +46,8 @@ def billions(parameters: int) -> str:
 
 def _cache(plan: Plan) -> str:
     length = f"max_model_len {plan.max_model_len:,}"
+    if not plan.bytes_per_token and plan.kv_cache.typical == 0:
+        return f"No KV cache: its layers keep nothing from one step to the next ({length})."
     if plan.tokens:
         held = f"KV cache: {plan.tokens:,} tokens, {plan.max_concurrency:.2f} requests of {length} at once"
     else:
@@ -56,7 +58,7 @@ def _cache(plan: Plan) -> str:
 
 
 def _table(planned: Planned) -> Iterator[str]:
-    rows = drawing.table(planned.plan, planned.architecture, planned.settings, planned.release)
+    rows = drawing.table(planned.plan, planned.architecture, planned.settings, planned.release, planned.extras.draft)
     if rows:
         yield ""
         yield "Requests at once, by context (what is likely left for the cache):"

@@ -25,6 +25,9 @@ def read_settings(launch: Launch | None) -> LaunchSettings:
     return LaunchSettings() if launch is None else _Reader(launch).settings()
 
 
+_POOLING_TASKS = ("embed", "embedding", "classify", "score", "reward")
+
+
 class _Reader:
     """Reads the flags of one launch."""
 
@@ -53,12 +56,14 @@ class _Reader:
             max_num_batched_tokens=self._maybe("--max-num-batched-tokens", LARGEST_LENGTH),
             enforce_eager=self._switch("--enforce-eager") is True,
             cpu_offload_gb=self._gibibytes("--cpu-offload-gb"),
+            pooling=self._pooling(),
             enable_lora=self._switch("--enable-lora") is True,
             max_loras=number("--max-loras", 1, 1, 2**16),
             max_lora_rank=number("--max-lora-rank", 16, 1, 2**16),
             fully_sharded_loras=self._switch("--fully-sharded-loras") is True,
             limit_mm_per_prompt=self._limits(),
             language_model_only=self._switch("--language-model-only") is True,
+            mm_encoder_tp_mode=self._launch.value("--mm-encoder-tp-mode") or "weights",
             skip_mm_profiling=self._switch("--skip-mm-profiling") is True,
             draft=self._draft(),
             prefix_caching=self._switch("--enable-prefix-caching"),
@@ -69,6 +74,7 @@ class _Reader:
             mamba_ssm_cache_dtype=text("--mamba-ssm-cache-dtype") or "auto",
             mamba_cache_mode=text("--mamba-cache-mode"),
             mamba_block_size=self._maybe("--mamba-block-size", LARGEST_LENGTH),
+            gdn_prefill_backend=(text("--gdn-prefill-backend") or "auto").lower(),
             attention_backend=_text(self._object("--attention-config").get("backend")) or text("--attention-backend"),
             performance_mode=text("--performance-mode"),
             cudagraph_sizes=self._graph_sizes(compilation),
@@ -137,6 +143,12 @@ class _Reader:
             if use.name.startswith(f"{flag}.") and use.value is not None:
                 merged[use.name.removeprefix(f"{flag}.")] = _scalar(use.value)
         return merged
+
+    def _pooling(self) -> bool:
+        """Whether the model is served for vectors or scores (0.32 config/model.py; `--task` to 0.12)."""
+        runner, task = self._launch.value("--runner"), self._launch.value("--task")
+        converted = self._launch.value("--convert")
+        return runner == "pooling" or task in _POOLING_TASKS or converted in ("embed", "classify", "reward")
 
     def _limits(self) -> Mapping[str, int] | None:
         """`--limit-mm-per-prompt`: JSON, dotted (`.image 2`), or `image=2` as older releases had."""

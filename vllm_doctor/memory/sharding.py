@@ -27,6 +27,8 @@ def shard(tensor: Tensor, settings: LaunchSettings) -> Shard:
     tp = settings.tensor_parallel_size
     rows, columns, copies = tensor.rows, tensor.columns, tensor.copies
     match tensor.split:
+        case Split.ROWS | Split.COLUMNS if tensor.heads % tp:
+            pass
         case Split.ROWS:
             rows = _share(rows, tp)
         case Split.COLUMNS:

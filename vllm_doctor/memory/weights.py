@@ -6,6 +6,7 @@ from functools import lru_cache
 from msgspec.structs import replace
 
 from vllm_doctor.facts.model import WeightFile
+from vllm_doctor.memory.drafting import MTP_METHODS, WITHOUT_DRAFT
 from vllm_doctor.memory.facts import (
     Architecture,
     LaunchSettings,
@@ -17,15 +18,14 @@ from vllm_doctor.memory.facts import (
     WeightPart,
     Weights,
 )
-from vllm_doctor.memory.implementation import EMBEDDING_ON_ALL, HEAD_ON_ALL, served
+from vllm_doctor.memory.implementation import EMBEDDING_ON_ALL, HEAD_ON_ALL, built_as, served
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
+from vllm_doctor.memory.media import towers_under
 from vllm_doctor.memory.packing import ignored_names, is_packed, matches, packed_bytes
 from vllm_doctor.memory.sharding import checked, shard
 from vllm_doctor.memory.stages import layers_of_stages, stage_of_layers
 
 GIB = 2**30
-MTP_METHODS = ("mtp", "deepseek_mtp", "qwen3_next_mtp", "glm4_moe_mtp", "ernie_mtp", "mimo_mtp", "longcat_flash_mtp")
-WITHOUT_DRAFT = ("ngram", "[ngram]", "suffix")
 # Methods that pack an unquantized checkpoint while loading (0.32 layers/quantization/online; bitsandbytes to 0.27).
 ONLINE = {
     "fp8": Quantization(method="fp8", bits=8, group=-1, float_format=True),
@@ -61,7 +61,8 @@ def _counted(
     architecture = served(architecture, release)
     quantization, doubt = quantization_of(architecture, settings)
     model_bytes = model_element_bytes(architecture, settings)
-    stages = stage_bytes(architecture, settings, quantization, model_bytes)
+    built = replace(architecture, towers=towers_under(architecture, settings, release))
+    stages = stage_bytes(built, settings, quantization, model_bytes)
     extra = _extras(architecture, settings, release, model_bytes, draft)
     buffers = architecture.rope_elements * model_bytes
     last = len(stages) - 1
@@ -133,14 +134,14 @@ def stage_bytes(
         stages[stage_of_layers(len(architecture.layers), settings)[index]] += more
     first = _sum(architecture.first, settings, quantization, model_bytes)
     last = _sum(architecture.last, settings, quantization, model_bytes)
-    everywhere = range(len(stages))
-    for stage in everywhere if architecture.name in EMBEDDING_ON_ALL else (0,):
+    everywhere, names = range(len(stages)), {architecture.name, built_as(architecture)}
+    for stage in everywhere if names & EMBEDDING_ON_ALL else (0,):
         stages[stage] += first
-    for stage in everywhere if architecture.name in HEAD_ON_ALL else (-1,):
+    for stage in everywhere if names & HEAD_ON_ALL else (-1,):
         stages[stage] += last
     towers = _sum(architecture.towers, settings, None, model_bytes)
     stages = [size + towers for size in stages]
-    if architecture.tied_embeddings and len(stages) > 1 and architecture.name not in EMBEDDING_ON_ALL:
+    if architecture.tied_embeddings and len(stages) > 1 and not names & EMBEDDING_ON_ALL:
         embeddings = [t for t in architecture.first if t.split is Split.VOCABULARY][:1]
         stages[-1] += _sum(embeddings, settings, None, model_bytes)
     return tuple(stages)
@@ -203,12 +204,12 @@ def _extras(
     if settings.enable_lora:
         size = lora_bytes(architecture, settings, model_bytes)
         parts.append(WeightPart(name="lora", size_bytes=size, source="vLLM 0.32 lora/layers create_lora_weights"))
-    part, doubts = _draft(architecture, settings, model_bytes, draft)
+    part, doubts = _draft(architecture, settings, draft)
     return (*parts, *part), doubts
 
 
 def _draft(
-    architecture: Architecture, settings: LaunchSettings, model_bytes: int, draft: Architecture | None
+    architecture: Architecture, settings: LaunchSettings, draft: Architecture | None
 ) -> tuple[tuple[WeightPart, ...], tuple[str, ...]]:
     asked = settings.draft
     if asked is None or asked.method in WITHOUT_DRAFT:
@@ -216,15 +217,26 @@ def _draft(
     if draft is not None:
         tp = asked.tensor_parallel_size or settings.tensor_parallel_size
         own = replace(settings, tensor_parallel_size=tp, pipeline_parallel_size=1)
-        size = sum(stage_bytes(draft, own, draft.quantization, model_element_bytes(draft, settings)))
-        return (WeightPart(name="draft", size_bytes=size, source="the draft's own config"),), ()
+        lent = _lent(draft, settings)
+        counted = replace(draft, first=_without(draft.first, lent), last=_without(draft.last, lent))
+        element = model_element_bytes(draft, settings)
+        size = sum(stage_bytes(counted, own, draft.quantization, element))
+        size += draft.absorbed_elements // tp * element * len(draft.layers)
+        source = "vLLM 0.32 v1/spec_decode and the draft's own layers"
+        return (WeightPart(name="draft", size_bytes=size, source=source),), draft.approximations
     if asked.method in MTP_METHODS:
-        layer = architecture.kinds[architecture.layers[-1]]
-        size = _layer_bytes(layer, settings, architecture.quantization, model_bytes)
-        join = 2 * architecture.hidden_size**2 * model_bytes
-        source = "vLLM 0.32 deepseek_mtp.py: one layer more, and the projection before it"
-        return (WeightPart(name="draft", size_bytes=size + join, source=source),), ("the MTP layer is an estimate",)
+        return (), (f"the MTP layers of {architecture.name} are not counted: how they are made is not known",)
     return (), ("the speculative draft model is not counted: its config is not at hand",)
+
+
+def _lent(draft: Architecture, settings: LaunchSettings) -> tuple[str, ...]:
+    """What a draft need not hold itself; with pipeline stages it has an embedding (llm_base_proposer.py)."""
+    return tuple(b for b in draft.borrows if b == "head" or settings.pipeline_parallel_size == 1)
+
+
+def _without(tensors: tuple[Tensor, ...], lent: tuple[str, ...]) -> tuple[Tensor, ...]:
+    names = tuple({"embedding": "model.embed_tokens", "head": "lm_head"}[b] for b in lent)
+    return tuple(t for t in tensors if t.split is not Split.VOCABULARY or not t.name.startswith(names))
 
 
 def lora_bytes(architecture: Architecture, settings: LaunchSettings, model_bytes: int) -> int:

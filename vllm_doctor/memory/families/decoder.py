@@ -195,12 +195,14 @@ def cache_of(shape: Shape, window: int | None, chunk: int | None = None) -> Cach
 
 
 def is_tied(config: Config, forced: bool | None = None) -> bool:
-    """Whether lm_head is the embedding; Transformers' own default is that it is."""
+    """Whether lm_head is the embedding; Transformers' own default is that it is.
+
+    A multi-modal config's own word wins over its language model's (0.32 config/vllm.py with_hf_config).
+    """
     if forced is not None:
         return forced
     key = "tie_word_embeddings"
-    outer = config.outer.get(key)
-    if not config.has(key) and isinstance(outer, bool):
+    if isinstance(outer := config.outer.get(key), bool):
         return outer
     return config.flag(key, default=True)
 

@@ -2,7 +2,7 @@
 
 from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split
-from vllm_doctor.memory.families.parts import Tensors, full, linear, mlp, norm, norms, plain
+from vllm_doctor.memory.families.parts import Tensors, attention, embedding, full, linear, mlp, norm, norms, plain
 
 
 def _attention(width: int, name: str) -> Tensors:
@@ -16,17 +16,22 @@ def _attention(width: int, name: str) -> Tensors:
     )
 
 
-def audio_encoder(config: Config) -> Tensors:
-    """Whisper's encoder: two convolutions, positions, layers (whisper.py WhisperEncoder)."""
+def audio_layer(config: Config) -> Tensors:
+    """One layer of Whisper's encoder."""
     width = config.positive("d_model", "hidden_size")
-    layers = config.positive("encoder_layers", "num_hidden_layers", largest=LARGEST_LAYERS)
     feed = config.positive("encoder_ffn_dim", "intermediate_size")
-    mels = config.positive("num_mel_bins")
-    layer: Tensors = (
+    return (
         *_attention(width, "encoder.self_attn"),
         *mlp(width, feed, gated=False, bias=True, prefix="encoder."),
         *norms(2, width, bias=True),
     )
+
+
+def audio_encoder(config: Config) -> Tensors:
+    """Whisper's encoder: two convolutions, positions, layers (whisper.py WhisperEncoder)."""
+    width = config.positive("d_model", "hidden_size")
+    layers = config.positive("encoder_layers", "num_hidden_layers", largest=LARGEST_LAYERS)
+    mels = config.positive("num_mel_bins")
     return (
         plain("encoder.conv1", width, mels * 3),
         plain("encoder.conv1.bias", width),
@@ -34,7 +39,7 @@ def audio_encoder(config: Config) -> Tensors:
         plain("encoder.conv2.bias", width),
         plain("encoder.embed_positions", config.positive("max_source_positions"), width),
         *norm("encoder.layer_norm", width, bias=True),
-        *layer * layers,
+        *audio_layer(config) * layers,
     )
 
 
@@ -77,4 +82,40 @@ def read_whisper(config: Config) -> Architecture:
         is_encoder_decoder=True,
         is_multimodal=True,
         encoder_tokens=config.positive("max_source_positions"),
+    )
+
+
+def read_nemotron_parse(config: Config) -> Architecture:
+    """Nemotron Parse: mBART's decoder without positions, over what RADIO sees (nemotron_parse.py)."""
+    own = config.section("decoder") or config
+    width, feed = own.positive("d_model"), own.positive("decoder_ffn_dim")
+    heads = own.positive("decoder_attention_heads")
+    size = width // heads
+    vocabulary = own.positive("vocab_size")
+    cross = Cache(kind=CacheKind.CROSS, kv_heads=heads, head_size=size, value_size=size)
+    layer = Layer(
+        tensors=(
+            *attention(width, heads, heads, size, qkv_bias=True, out_bias=True) * 2,
+            *mlp(width, feed, gated=False, bias=True),
+            *norms(3, width, bias=True),
+        ),
+        caches=(full(heads, size), cross),
+    )
+    return Architecture(
+        name="",
+        model_type=config.model_type,
+        dtype="",
+        hidden_size=width,
+        vocabulary_size=vocabulary,
+        layers=(0,) * own.positive("decoder_layers", largest=LARGEST_LAYERS),
+        kinds=(layer,),
+        first=(embedding(vocabulary, width), *norm("model.layernorm_embedding", width, bias=True)),
+        last=norm("model.layer_norm", width, bias=True),
+        attention_heads=heads,
+        kv_heads=heads,
+        head_size=size,
+        tied_embeddings=True,
+        largest_intermediate=feed,
+        is_encoder_decoder=True,
+        is_multimodal=True,
     )

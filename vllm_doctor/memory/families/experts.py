@@ -123,7 +123,10 @@ def corrected(config: Config, layers: int) -> Experts | None:
 
 
 def sarvam(config: Config, layers: int) -> Experts | None:
-    """Sarvam MoE: a router of the precision that the config names, shared experts of their own width (sarvam.py)."""
+    """Sarvam and Ling: a router of the precision that the config names, shared experts of a width of their own.
+
+    sarvam.py, bailing_moe.py.
+    """
     found = deepseek(config, layers)
     if found is None:
         return None
@@ -132,6 +135,21 @@ def sarvam(config: Config, layers: int) -> Experts | None:
         shared=config.count("num_shared_experts", default=0) * width,
         corrected=config.flag("moe_router_enable_expert_bias"),
         router_bytes=4 if config.text("router_dtype") == "fp32" else None,
+    )
+
+
+def param2(config: Config, layers: int) -> Experts | None:
+    """Param-2: an fp32 router with a bias; shared experts as wide as the config says of them all (param2moe.py)."""
+    first = config.count("first_k_dense_replace", default=1)
+    width, count = config.positive("moe_intermediate_size"), config.count("num_shared_experts", default=1)
+    wide = config.optional("moe_shared_expert_intermediate_size") or width * count
+    return _make(
+        config,
+        width,
+        frozenset(range(first, layers)),
+        shared=wide if count else 0,
+        corrected=config.flag("moe_router_enable_expert_bias", default=True),
+        router_bytes=4,
     )
 
 

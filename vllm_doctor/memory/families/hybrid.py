@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, CacheKind, Layer, Split
 from vllm_doctor.memory.families import experts as moe
@@ -22,6 +24,7 @@ def built(
     intermediate: int = 0,
     final_bias: bool = False,
     ssm_dtype: str | None = None,
+    state_key_size: int = 0,
     absorbed: int = 0,
     tied: bool | None = None,
 ) -> Architecture:
@@ -52,6 +55,7 @@ def built(
         is_hybrid=CacheKind.STATE in caches and len(caches) > 1,
         is_attention_free=caches == {CacheKind.STATE},
         mamba_ssm_dtype=ssm_dtype,
+        state_key_size=state_key_size,
         absorbed_elements=absorbed,
     )
 
@@ -136,7 +140,8 @@ def read_jamba(config: Config) -> Architecture:
         cache = full(shape.kv_heads, shape.head_size) if is_attention else mamba1_cache(inner, state, kernel)
         return Layer(tensors=(*(attending if is_attention else block), *feed, *norms(2, hidden)), caches=(cache,))
 
-    return hybrid(config, [layer(i) for i in range(layers)], shape, found, config.positive("intermediate_size"))
+    width = config.positive("intermediate_size")
+    return hybrid(config, [layer(i) for i in range(layers)], shape, found, width, tied=False)
 
 
 def hybrid(
@@ -186,7 +191,7 @@ def read_nemotron_h(config: Config) -> Architecture:
             tensors=attention(
                 hidden, shape.heads, shape.kv_heads, shape.head_size, qkv_bias=config.flag("attention_bias")
             ),
-            caches=(full(shape.kv_heads, shape.head_size),),
+            caches=(full(shape.kv_heads, shape.head_size, window=config.optional("sliding_window")),),
         ),
         "E": lambda: Layer(tensors=_nemotron_expert_layer(found, hidden, latent)),
     }
@@ -194,6 +199,35 @@ def read_nemotron_h(config: Config) -> Architecture:
     layers = [Layer(tensors=(*made[c].tensors, *norms(1, hidden)), caches=made[c].caches) for c in pattern]
     ssm = config.text("mamba_ssm_cache_dtype") or "float32"
     return hybrid(config, layers, shape, found, width if "-" in pattern else 0, ssm_dtype=ssm)
+
+
+def read_nemotron_puzzle(config: Config) -> Architecture:
+    """Nemotron-H whose blocks differ: each has the config's numbers but for those of its entry in block_configs."""
+    blocks = config.values.get("block_configs")
+    if not isinstance(blocks, list) or not 0 < len(blocks) <= LARGEST_LAYERS:
+        raise ConfigError("block_configs is no list of layers")
+    made: dict[str, Architecture] = {}
+    order: list[Architecture] = []
+    for block in blocks:
+        if not isinstance(block, dict) or not all(isinstance(k, str) for k in block):
+            raise ConfigError("block_configs is no list of layers")
+        own = {k: v for k, v in block.items() if v is not None}
+        one = {**config.values, **own, "layers_block_type": [own.get("block_type")], "hybrid_override_pattern": None}
+        key = repr(sorted(own.items()))
+        if key not in made:
+            made[key] = read_nemotron_h(Config(one, config.model_type, config.outer))
+        order.append(made[key])
+    widest = max(order, key=lambda a: (a.expert_intermediate * a.experts_per_token, a.experts))
+    kinds = {kind: i for i, kind in enumerate(dict.fromkeys(a.kinds[0] for a in order))}
+    caches = {c.kind for kind in kinds for c in kind.caches}
+    return replace(
+        widest,
+        layers=tuple(kinds[a.kinds[0]] for a in order),
+        kinds=tuple(kinds),
+        largest_intermediate=max(a.largest_intermediate for a in order),
+        is_hybrid=CacheKind.STATE in caches and len(caches) > 1,
+        is_attention_free=caches == {CacheKind.STATE},
+    )
 
 
 def nemotron_pattern(config: Config) -> str:
@@ -224,7 +258,6 @@ def _nemotron_experts(config: Config, pattern: str) -> moe.Experts | None:
         shared=shared,
         corrected=True,
         gated=False,
-        router_bytes=4,
     )
 
 

@@ -1,15 +1,21 @@
 """Decoders with multi-head latent attention: DeepSeek-V2/V3, Kimi-K2, GLM-4.7-Flash, LongCat and kin."""
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config
+from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split
 from vllm_doctor.memory.families import experts as moe
-from vllm_doctor.memory.families.decoder import is_tied
+from vllm_doctor.memory.families.decoder import is_tied, read_decoder
+from vllm_doctor.memory.families.hybrid import built
 from vllm_doctor.memory.families.parts import Tensors, embedding, full, head, linear, mlp, norm, norms, plain
+from vllm_doctor.memory.families.styles import STYLES
 
 # 128 elements of an indexer key share one fp32 scale (0.32 v1/attention/backends/mla/indexer.py).
 _INDEX_SCALE_GROUP = 128
+# More tables of tokens together than any model has (LongCat-Flash-Lite: 4 for each of 3 lengths).
+LARGEST_TABLES = 256
 
 
 def latent_attention(config: Config, hidden: int, heads: int, *, out_bias: bool = False) -> Tensors:
@@ -42,7 +48,7 @@ def latent_cache(config: Config) -> Cache:
     return Cache(kind=CacheKind.LATENT, kv_heads=1, head_size=size, value_size=0)
 
 
-def _indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
+def indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
     """DeepSeek-V3.2's sparse attention: a small scorer, whole on every rank, and the cache of its keys in FP8."""
     size, heads = config.optional("index_head_dim"), config.optional("index_n_heads")
     if not size or not heads:
@@ -50,7 +56,8 @@ def _indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
     tensors = (
         *linear("self_attn.indexer.wq_b", heads * size, config.positive("q_lora_rank"), Split.WHOLE),
         *linear("self_attn.indexer.wk", size, hidden, Split.WHOLE),
-        *norm("self_attn.indexer.k_norm", size, bias=True),
+        plain("self_attn.indexer.k_norm", size, element_bytes=4),
+        plain("self_attn.indexer.k_norm.bias", size, element_bytes=4),
         plain("self_attn.indexer.weights_proj", heads, hidden),
     )
     bytes_per_token = size + -(-size // _INDEX_SCALE_GROUP) * 4
@@ -58,14 +65,24 @@ def _indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
     return tensors, (cache,)
 
 
-def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architecture:
+def read_deepseek(config: Config) -> Architecture:
+    """DeepSeek-V2, V3 and what is built as they are: lm_head is never tied (deepseek_v2.py).
+
+    Without sizes of latents it has ordinary attention (DeepSeek-OCR).
+    """
+    if not any(config.optional(key) for key in ("qk_nope_head_dim", "qk_rope_head_dim")):
+        return read_decoder(config, STYLES["DeepseekForCausalLM"]._replace(tied=False))
+    return read_latent(config, tied=False)
+
+
+def read_latent(config: Config, found_by: moe.Finder = moe.deepseek, *, tied: bool | None = None) -> Architecture:
     """The architecture of a latent-attention decoder."""
     layers = config.positive("num_hidden_layers", "num_layers", largest=LARGEST_LAYERS)
     hidden = config.positive("hidden_size")
     heads = config.positive("num_attention_heads")
     found = found_by(config, layers) if moe.count_of(config) else None
     dense = config.positive("intermediate_size", "ffn_hidden_size")
-    extra, index_caches = _indexer(config, hidden)
+    extra, index_caches = indexer(config, hidden)
     shared: Tensors = (*latent_attention(config, hidden, heads), *extra, *norms(2, hidden))
     caches = (latent_cache(config), *index_caches)
     kinds = (
@@ -73,7 +90,7 @@ def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architec
         Layer(tensors=(*shared, *(found.tensors(hidden) if found else ())), caches=caches),
     )
     vocabulary = config.positive("vocab_size")
-    tied = is_tied(config)
+    tied = is_tied(config, tied)
     return Architecture(
         name="",
         model_type=config.model_type,
@@ -96,6 +113,30 @@ def read_latent(config: Config, found_by: moe.Finder = moe.deepseek) -> Architec
         absorbed_elements=heads
         * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim"))
         * config.positive("kv_lora_rank"),
+    )
+
+
+def with_latents(
+    config: Config,
+    layers: Sequence[Layer],
+    hidden: int,
+    found: moe.Experts | None,
+    width: int,
+    tied: bool | None = None,
+) -> Architecture:
+    """An architecture out of its layers in order, those of attention with latents."""
+    heads, rank = config.positive("num_attention_heads"), config.positive("kv_lora_rank")
+    return built(
+        config,
+        layers,
+        hidden,
+        heads=heads,
+        kv_heads=1,
+        head_size=rank + config.count("qk_rope_head_dim", default=0),
+        found=found,
+        intermediate=width,
+        absorbed=heads * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim")) * rank,
+        tied=tied,
     )
 
 
@@ -150,6 +191,26 @@ def read_longcat(config: Config) -> Architecture:
         * (config.positive("qk_nope_head_dim") + config.positive("v_head_dim"))
         * config.positive("kv_lora_rank"),
     )
+
+
+def read_longcat_ngram(config: Config) -> Architecture:
+    """LongCat-Flash-Lite: LongCat beside one embedding of the last tokens together (longcat_flash_ngram.py)."""
+    base = read_longcat(config)
+    if config.optional("ngram_vocab_size_ratio") is None:
+        return base
+    tables = config.positive("emb_split_num", largest=LARGEST_TABLES) * (
+        config.positive("emb_neighbor_num", largest=LARGEST_TABLES) - 1
+    )
+    if not tables:
+        raise ConfigError("emb_neighbor_num is 1: no tokens are embedded together")
+    width = base.hidden_size // tables
+    # Every table has a size of its own, an odd number of rows more than the one before it.
+    rows = tables * config.positive("ngram_vocab_size_ratio") * base.vocabulary_size + tables * tables
+    more = (
+        plain("model.ngram_embeddings.oe_embedder", rows, width, Split.VOCABULARY),
+        plain("model.ngram_embeddings.oe_projection", tables * width, base.hidden_size),
+    )
+    return replace(base, first=(*base.first, *more))
 
 
 def read_minicpm3(config: Config) -> Architecture:

@@ -6,7 +6,7 @@ from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Layer, Split, StateTensor
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.hybrid import attention_shape, built, depth, hybrid
-from vllm_doctor.memory.families.latent import latent_attention, latent_cache
+from vllm_doctor.memory.families.latent import latent_attention, latent_cache, with_latents
 from vllm_doctor.memory.families.parts import Tensors, attention, full, linear, mlp, norm, norms, plain
 from vllm_doctor.memory.families.states import delta_net, mamba2, mamba2_cache
 from vllm_doctor.memory.families.windows import layer_types
@@ -36,7 +36,7 @@ def read_delta_hybrid(config: Config) -> Architecture:
     types = layer_types(config, layers) or ("full_attention",) * layers
 
     def layer(i: int) -> Layer:
-        is_attention = types[i] == "full_attention"
+        is_attention = types[i] in ("full_attention", "indexed_attention")
         feed = found.tensors(hidden) if found is not None and i in found.layers else mlp(hidden, width)
         mixer = attending if is_attention else net
         return Layer(
@@ -46,7 +46,15 @@ def read_delta_hybrid(config: Config) -> Architecture:
 
     intermediate = found.shared if found is not None else width
     ssm = config.text("mamba_ssm_dtype") if config.model_type.startswith("qwen3_5") else None
-    return hybrid(config, [layer(i) for i in range(layers)], shape, found, intermediate, ssm_dtype=ssm)
+    return hybrid(
+        config,
+        [layer(i) for i in range(layers)],
+        shape,
+        found,
+        intermediate,
+        ssm_dtype=ssm,
+        state_key_size=config.positive("linear_key_head_dim"),
+    )
 
 
 def read_lfm2(config: Config) -> Architecture:
@@ -76,7 +84,7 @@ def read_lfm2(config: Config) -> Architecture:
     cache = Cache(kind=CacheKind.STATE, states=(StateTensor(hidden, kernel - 1),), state_name="short_conv")
 
     def layer(i: int) -> Layer:
-        is_attention = types[i] == "full_attention"
+        is_attention = types[i] in ("full_attention", "indexed_attention")
         feed = found.tensors(hidden) if found is not None and i in found.layers else dense
         mixer = attending if is_attention else conv
         caches = (full(shape.kv_heads, shape.head_size) if is_attention else cache,)
@@ -112,20 +120,13 @@ def read_kimi_linear(config: Config) -> Architecture:
     found = moe.corrected(config, layers) if moe.count_of(config) else None
     inner = heads * size
     net = (
-        *(t for n in "qkv" for t in linear(f"self_attn.{n}_proj", inner, hidden, Split.ROWS)),
-        *(plain(f"self_attn.{n}_conv1d", inner, kernel, Split.ROWS, element_bytes=4) for n in "qkv"),
+        *_kda(hidden, heads, size, kernel),
         *linear("self_attn.f_a_proj", size, hidden, Split.WHOLE),
         *linear("self_attn.f_b_proj", inner, size, Split.ROWS),
-        *linear("self_attn.b_proj", heads, hidden, Split.ROWS),
         *linear("self_attn.g_a_proj", size, hidden, Split.WHOLE),
         *linear("self_attn.g_b_proj", inner, size, Split.ROWS),
-        plain("self_attn.A_log", heads, split=Split.ROWS, element_bytes=4),
-        plain("self_attn.dt_bias", inner, split=Split.ROWS, element_bytes=4),
-        *norm("self_attn.o_norm", size),
-        *linear("self_attn.o_proj", hidden, inner, Split.COLUMNS),
     )
-    states = (StateTensor(3 * inner, kernel - 1), StateTensor(heads, size * size, element_bytes=4))
-    cache = Cache(kind=CacheKind.STATE, states=states, state_name="kda")
+    cache = _kda_cache(heads, size, kernel)
     attending = latent_attention(config, hidden, config.positive("num_attention_heads"))
     dense = mlp(hidden, config.positive("intermediate_size"))
 
@@ -146,6 +147,70 @@ def read_kimi_linear(config: Config) -> Architecture:
         head_size=config.positive("kv_lora_rank"),
         found=found,
         intermediate=config.positive("intermediate_size"),
+    )
+
+
+def _kda(hidden: int, heads: int, size: int, kernel: int) -> Tensors:
+    """What delta attention has in every model; the projections of its gates differ."""
+    inner = heads * size
+    return (
+        *(t for n in "qkv" for t in linear(f"self_attn.{n}_proj", inner, hidden, Split.ROWS)),
+        *(plain(f"self_attn.{n}_conv1d", inner, kernel, Split.ROWS, element_bytes=4) for n in "qkv"),
+        *linear("self_attn.b_proj", heads, hidden, Split.ROWS),
+        plain("self_attn.A_log", heads, split=Split.ROWS, element_bytes=4),
+        plain("self_attn.dt_bias", inner, split=Split.ROWS, element_bytes=4),
+        *norm("self_attn.o_norm", size),
+        *linear("self_attn.o_proj", hidden, inner, Split.COLUMNS),
+    )
+
+
+def _kda_cache(heads: int, size: int, kernel: int, name: str = "kda") -> Cache:
+    states = (StateTensor(3 * heads * size, kernel - 1), StateTensor(heads, size * size, element_bytes=4))
+    return Cache(kind=CacheKind.STATE, states=states, state_name=name)
+
+
+def read_ling_3(config: Config) -> Architecture:
+    """Ling 3.0: delta attention, every layer_group_size-th layer and a rest latent attention (bailing_moe_v3.py)."""
+    hidden, layers = config.positive("hidden_size"), depth(config)
+    heads, size = config.positive("num_attention_heads"), config.positive("head_dim")
+    kernel, group = config.positive("short_conv_kernel_size"), config.positive("layer_group_size")
+    if not config.flag("no_kda_lora"):
+        raise ConfigError("no_kda_lora is false, which vLLM refuses")
+    packed = config.section("quantization_config")
+    if packed is not None and packed.text("routed_experts_quant_method") is not None:
+        raise ConfigError("the experts are packed by a method of their own, which is not counted")
+    net = (
+        *_kda(hidden, heads, size, kernel),
+        *(t for n in "fg" for t in linear(f"self_attn.{n}_proj", heads * size, hidden, Split.ROWS)),
+    )
+    gates = {"head_wise": heads, "element_wise": heads * config.positive("v_head_dim")}
+    gate = gates.get(config.text("gated_attention_proj_granularity_type") or "")
+    attending = (
+        *latent_attention(config, hidden, heads),
+        *(linear("self_attn.g_proj", gate, hidden, Split.ROWS) if gate else ()),
+    )
+    found, width = _ling_experts(config, layers), config.positive("intermediate_size")
+    dense = mlp(hidden, width)
+    cache = _kda_cache(heads, size, kernel, "ling_kda")  # Its own class, which keeps no checkpoint of a prefill.
+
+    def layer(i: int) -> Layer:
+        is_net = (i + 1) % group != 0 and i < layers // group * group
+        feed = found.tensors(hidden) if found is not None and i in found.layers else dense
+        return Layer(
+            tensors=(*(net if is_net else attending), *feed, *norms(2, hidden)),
+            caches=(cache if is_net else latent_cache(config),),
+        )
+
+    return with_latents(config, [layer(i) for i in range(layers)], hidden, found, width, tied=False)
+
+
+def _ling_experts(config: Config, layers: int) -> moe.Experts | None:
+    found = moe.corrected(config, layers)
+    if found is None:
+        return None
+    shared = config.count("num_shared_experts", default=0)
+    return found._replace(
+        shared=shared * config.positive("moe_shared_expert_intermediate_size", default=found.width), router_bytes=4
     )
 
 

@@ -5,9 +5,22 @@ from msgspec.structs import replace
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Layer, Split
 from vllm_doctor.memory.families import experts as moe
+from vllm_doctor.memory.families.decoder import read_decoder
 from vllm_doctor.memory.families.hybrid import built, depth
 from vllm_doctor.memory.families.latent import read_latent
-from vllm_doctor.memory.families.parts import Tensors, attention, embedding, full, linear, mlp, norm, norms, plain
+from vllm_doctor.memory.families.parts import (
+    Tensors,
+    attention,
+    embedding,
+    full,
+    linear,
+    mlp,
+    norm,
+    norms,
+    plain,
+    router,
+)
+from vllm_doctor.memory.families.styles import STYLES
 
 # As many characters as all layers' numbers with commas take.
 _LONGEST_LIST = LARGEST_LAYERS * 5
@@ -30,7 +43,17 @@ def read_step3(config: Config) -> Architecture:
     dense = Layer(tensors=(*attending, *mlp(hidden, width)), caches=(full(1, size),))
     sparse = Layer(tensors=(*attending, *found.tensors(hidden)), caches=(full(1, size),))
     chosen = [sparse if i in found.layers else dense for i in range(layers)]
-    return built(config, chosen, hidden, heads=heads, kv_heads=1, head_size=size, found=found, intermediate=width)
+    return built(
+        config,
+        chosen,
+        hidden,
+        heads=heads,
+        kv_heads=1,
+        head_size=size,
+        found=found,
+        intermediate=width,
+        tied=config.flag("tie_word_embeddings"),
+    )
 
 
 def _step_experts(config: Config, layers: int) -> moe.Experts:
@@ -194,6 +217,101 @@ def read_plamo3(config: Config) -> Architecture:
     sizes = [None if w is None else Config({"window": w}).positive("window") for w in windows[:layers]]
     chosen = [Layer(tensors=tensors, caches=(full(kv_heads, size, window=w),)) for w in sizes]
     return built(config, chosen, hidden, heads=heads, kv_heads=kv_heads, head_size=size, intermediate=width)
+
+
+def read_arctic(config: Config) -> Architecture:
+    """Arctic: beside the experts a dense MLP as wide as the hidden state (arctic.py, to 0.27)."""
+    base = read_decoder(config, STYLES["MixtralForCausalLM"])
+    hidden, width = base.hidden_size, config.positive("intermediate_size")
+    found = moe.every_layer(config, len(base.layers))
+    step = config.positive("moe_layer_frequency", default=2)
+    extra = (*mlp(hidden, hidden, prefix="residual_mlp."), *norm("residual_layernorm", hidden))
+    residual = extra if config.flag("use_residual", default=True) else ()
+
+    def layer(i: int) -> Layer:
+        kind = base.kinds[base.layers[i]]
+        mixers = tuple(t for t in kind.tensors if not t.name.startswith("mlp."))
+        if found is not None and (i + 1) % step == 0:
+            return Layer(tensors=(*mixers, *found.tensors(hidden), *residual), caches=kind.caches)
+        return Layer(tensors=(*mixers, *mlp(hidden, width)), caches=kind.caches)
+
+    return built(
+        config,
+        [layer(i) for i in range(len(base.layers))],
+        hidden,
+        heads=base.attention_heads,
+        kv_heads=base.kv_heads,
+        head_size=base.head_size,
+        found=found,
+        intermediate=hidden,
+    )
+
+
+def read_k2_horizon(config: Config) -> Architecture:
+    """K2 Horizon: gated attention, in sparse layers with experts for the values too (k2_horizon.py)."""
+    hidden, layers = config.positive("hidden_size"), depth(config)
+    heads, kv_heads = config.positive("num_attention_heads"), config.positive("num_key_value_heads")
+    size, width = config.optional("head_dim") or hidden // heads, config.positive("intermediate_size")
+    found = _horizon_experts(config, layers)
+    values = config.count("mova_num_experts", default=0, largest=LARGEST_EXPERTS)
+    bias = config.flag("attention_bias")
+    plain_attention = attention(hidden, heads, kv_heads, size, qkv_bias=bias, out_bias=bias)
+    mixed = (
+        *(t for t in plain_attention if ".v_proj" not in t.name),
+        *router(hidden, values, name="self_attn.v_router"),
+        *((plain("self_attn.v_router.bias", values, element_bytes=4),) if config.flag("moe_gate_bias") else ()),
+        *linear("self_attn.v_experts", kv_heads * size, hidden, Split.ROWS) * values,
+    )
+    both: Tensors = (
+        *(_horizon_norms(heads, kv_heads, size) if config.flag("query_key_norm") else ()),
+        *(
+            linear("self_attn.gate_proj", heads * size, hidden, Split.ROWS)
+            if config.text("attention_gate_func")
+            else ()
+        ),
+        *norms(2, hidden),
+    )
+    cache = (full(kv_heads, size),)
+
+    def layer(i: int) -> Layer:
+        sparse = found is not None and i in found.layers
+        attending = mixed if sparse and values else plain_attention
+        feed = found.tensors(hidden) if found is not None and sparse else mlp(hidden, width)
+        return Layer(tensors=(*attending, *both, *feed), caches=cache)
+
+    chosen = [layer(i) for i in range(layers)]
+    return built(
+        config, chosen, hidden, heads=heads, kv_heads=kv_heads, head_size=size, found=found, intermediate=width
+    )
+
+
+def _horizon_norms(heads: int, kv_heads: int, size: int) -> Tensors:
+    return (
+        plain("self_attn.q_norm", heads * size, split=Split.ROWS),
+        plain("self_attn.k_norm", kv_heads * size, split=Split.HEADS, heads=kv_heads),
+    )
+
+
+def _horizon_experts(config: Config, layers: int) -> moe.Experts | None:
+    found = moe.qwen(config, layers)
+    if found is None:
+        return None
+    shared = config.count("num_shared_experts", default=0) * found.width
+    return found._replace(shared=shared, shared_gate=False, corrected=config.flag("moe_gate_bias"))
+
+
+def read_pangu_ultra(config: Config) -> Architecture:
+    """openPangu Ultra MoE: DeepSeek's layers between two norms more, a bias on the router (openpangu.py)."""
+
+    def found(config: Config, layers: int) -> moe.Experts | None:
+        experts = moe.deepseek(config, layers)
+        return None if experts is None else experts._replace(corrected=config.flag("router_enable_expert_bias"))
+
+    base = read_latent(config, found)
+    if not config.flag("sandwich_norm"):
+        return base
+    more = norms(2, base.hidden_size)
+    return replace(base, kinds=tuple(Layer(tensors=(*k.tensors, *more), caches=k.caches) for k in base.kinds))
 
 
 def read_sarvam_latent(config: Config) -> Architecture:

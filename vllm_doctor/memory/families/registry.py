@@ -2,35 +2,45 @@
 
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
-from vllm_doctor.memory.families import (
-    encoder_decoder,
-    hybrid,
-    latent,
-    linear_hybrid,
-    recent,
-    relatives,
-    singles,
-    sparse,
-)
+from vllm_doctor.memory.families import towers as beside
 from vllm_doctor.memory.families.decoder import decoder
+from vllm_doctor.memory.families.lazily import Lazily
+from vllm_doctor.memory.families.pooling import POOLED, Pooled, looks_both_ways, pooled_name, with_head, without_caches
 from vllm_doctor.memory.families.styles import STYLES
-from vllm_doctor.memory.families.towers import TOWERS, Towers, no_towers, unknown_towers
+from vllm_doctor.memory.families.towers import Towers
 
 Reader = Callable[[Config], Architecture]
 
+encoder_decoder = Lazily("encoder_decoder")
+hybrid = Lazily("hybrid")
+hyper = Lazily("hyper")
+inside = Lazily("inside")
+latent = Lazily("latent")
+lightning = Lazily("lightning")
+linear_hybrid = Lazily("linear_hybrid")
+recent = Lazily("recent")
+relatives = Lazily("relatives")
+singles = Lazily("singles")
+sparse = Lazily("sparse")
+
 _OWN: Mapping[str, Reader] = {
-    "DeepseekV2ForCausalLM": latent.read_latent,
-    "DeepseekV3ForCausalLM": latent.read_latent,
+    "DeepseekV2ForCausalLM": latent.read_deepseek,
+    "DeepseekV3ForCausalLM": latent.read_deepseek,
     "DeepseekV32ForCausalLM": latent.read_latent,
     "AXK1ForCausalLM": singles.read_axk1,
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
     "GlmMoeDsaForCausalLM": latent.read_corrected,
     "LongcatFlashForCausalLM": latent.read_longcat,
-    "PanguUltraMoEForCausalLM": latent.read_latent,
+    "HYV4ForCausalLM": hyper.read_hy_v4,
+    "LongcatFlashNgramForCausalLM": latent.read_longcat_ngram,
+    "PanguUltraMoEForCausalLM": recent.read_pangu_ultra,
     "MiniCPM3ForCausalLM": latent.read_minicpm3,
     "KimiLinearForCausalLM": linear_hybrid.read_kimi_linear,
+    "BailingMoeV3ForCausalLM": linear_hybrid.read_ling_3,
     "MambaForCausalLM": hybrid.read_mamba,
     "FalconMambaForCausalLM": hybrid.read_mamba,
     "Mamba2ForCausalLM": hybrid.read_mamba2,
@@ -38,6 +48,7 @@ _OWN: Mapping[str, Reader] = {
     "BambaForCausalLM": hybrid.read_bamba,
     "FalconH1ForCausalLM": hybrid.read_falcon_h1,
     "NemotronHForCausalLM": hybrid.read_nemotron_h,
+    "NemotronHPuzzleForCausalLM": hybrid.read_nemotron_puzzle,
     "GraniteMoeHybridForCausalLM": hybrid.read_granite_hybrid,
     "Qwen3NextForCausalLM": linear_hybrid.read_delta_hybrid,
     "Qwen3_5ForCausalLM": linear_hybrid.read_delta_hybrid,
@@ -59,7 +70,13 @@ _OWN: Mapping[str, Reader] = {
     "DeciLMForCausalLM": singles.read_deci,
     "MiMoV2FlashForCausalLM": singles.read_mimo_v2,
     "MiMoV2ForCausalLM": singles.read_mimo_v2,
-    "MistralLarge3ForCausalLM": latent.read_latent,
+    "ArcticForCausalLM": recent.read_arctic,
+    "MiniMaxForCausalLM": lightning.read_minimax_01,
+    "MiniMaxM1ForCausalLM": lightning.read_minimax_01,
+    "MiniMaxText01ForCausalLM": lightning.read_minimax_01,
+    "BailingMoeV2_5ForCausalLM": lightning.read_ling_25,
+    "K2HorizonForCausalLM": recent.read_k2_horizon,
+    "MistralLarge3ForCausalLM": latent.read_deepseek,
     "SarvamMLAForCausalLM": recent.read_sarvam_latent,
     "Step3TextForCausalLM": recent.read_step3,
     "Step3p5ForCausalLM": recent.read_step35,
@@ -69,6 +86,19 @@ _OWN: Mapping[str, Reader] = {
     "MiniMaxM3SparseForCausalLM": sparse.read_minimax_m3,
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
+    "MolmoModel": inside.read_molmo,
+    "InternS2MobiusModel": inside.read_mobius,
+    "MBartDecoderNoPos": encoder_decoder.read_nemotron_parse,
+    "Qwen4ExpForCausalLM": inside.read_qwen4,
+    "AriaTextModel": inside.read_aria,
+    "CLIPTextTransformer": inside.read_clip,
+    "SiglipTextTransformer": inside.read_siglip,
+    "EmbeddingGemma2TextModel": inside.read_embedding_gemma2,
+    "Ernie4_5_VLMoeForCausalLM": inside.read_ernie_vl,
+    "Molmo2TextModel": inside.read_molmo2,
+    "Moondream3TextModel": inside.read_moondream3,
+    "Cosmos3EdgeForCausalLM": inside.read_cosmos3_edge,
+    "CohereCompassForCausalLM": inside.read_compass,
 }
 
 # The language model inside of a multi-modal one, by the model type of its config.
@@ -112,6 +142,19 @@ TEXT_BY_TYPE: Mapping[str, str] = {
     "glm4": "Glm4ForCausalLM",
     "glm4v_text": "Glm4ForCausalLM",
     "glm4v_moe_text": "Glm4MoeForCausalLM",
+    "glm_ocr_text": "Glm4ForCausalLM",
+    "paddleocr_vl_text": "Ernie4_5ForCausalLM",
+    "kimi_k25_text": "DeepseekV3ForCausalLM",
+    "muse_glimmer_text": "MuseGlimmerForCausalLM",
+    "aria_text": "AriaTextModel",
+    "qwen4_exp_text": "Qwen4ExpForCausalLM",
+    "hunyuan_vl_text": "HunYuanDenseV1ForCausalLM",
+    "diffusion_gemma_text": "Gemma4ForCausalLM",
+    "molmo2_text": "Molmo2TextModel",
+    "cosmos3_edge_text": "Cosmos3EdgeForCausalLM",
+    "gemma4_unified_text": "Gemma4ForCausalLM",
+    "hyperclovax": "HyperCLOVAXForCausalLM",
+    "cohere_compass_text": "CohereCompassForCausalLM",
     "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
     "gpt_oss": "GptOssForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
@@ -133,15 +176,41 @@ def reader_of(name: str, text: Config) -> Reader:
 
     Raises ConfigError for one whose layers are not known: a plan would be a guess.
     """
-    for candidate in (name, _inside(text)):
-        if candidate in _OWN:
-            return _OWN[candidate]
-        if candidate in STYLES:
-            return decoder(STYLES[candidate])
+    if (found := pooled_name(name, is_known)) is not None:
+        return _pooled(name, *found, text)
+    text_model = _text_model(name, text)
+    for candidate in (name, text_model):
+        reader = _OWN.get(candidate) or (decoder(STYLES[candidate]) if candidate in STYLES else None)
+        if reader is not None:
+            return _both_ways(reader) if looks_both_ways(name, candidate, text) else reader
+    if (found := pooled_name(text_model, is_known)) is not None:
+        return _pooled(text_model, *found, text)
     raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
 
 
-def _inside(text: Config) -> str:
+def is_known(name: str) -> bool:
+    """Whether the layers behind the name are known, be it with towers beside them."""
+    return name in _OWN or name in STYLES or name in beside.TOWERS
+
+
+def language_model(name: str, text: Config) -> str | None:
+    """The language model inside of a multi-modal one; None for one that is a language model itself."""
+    return None if name in _OWN or name in STYLES else _text_model(name, text) or None
+
+
+def _pooled(name: str, inside: str, pooled: Pooled, text: Config) -> Reader:
+    base = pooled.inside if callable(pooled.inside) else reader_of(inside, text)
+    found = pooled._replace(both_ways=pooled.both_ways or looks_both_ways(name, inside, text))
+    return lambda config: replace(with_head(base(config), found, config), inside=inside)
+
+
+def _both_ways(reader: Reader) -> Reader:
+    return lambda config: without_caches(reader(config))
+
+
+def _text_model(name: str, text: Config) -> str:
+    if (fixed := beside.language_model_of(name, text)) is not None:
+        return fixed
     named = text.values.get("architectures") if text.outer else None
     if isinstance(named, list) and named and isinstance(named[0], str) and (named[0] in _OWN or named[0] in STYLES):
         return named[0]
@@ -155,7 +224,9 @@ _TOWER_KEYS = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vi
 
 def towers_of(name: str, whole: Config) -> Towers:
     """What stands beside the language model: vision, audio, and what joins them to it."""
-    if name in _OWN or name in STYLES:
-        return no_towers()
-    found = TOWERS.get(name)
-    return found(whole) if found is not None else unknown_towers(whole)
+    built = (pooled_name(name, is_known) or (name,))[0]
+    if built == "MuseGlimmerForCausalLM" and whole.section("text_config") is not None:
+        built = "MuseGlimmerForConditionalGeneration"  # One class for both: its tower is built where it is configured.
+    if built in _OWN or built in STYLES or built in POOLED:
+        return Towers()
+    return beside.towers_of(built, whole)

@@ -32,4 +32,4 @@ def read_olmo_hybrid(config: Config) -> Architecture:
     state_layer = Layer(tensors=(*net, *feed), caches=(cache,))
     types = layer_types(config, layers) or ("linear_attention",) * layers
     chosen = [full_layer if kind == "full_attention" else state_layer for kind in types]
-    return hybrid(config, chosen, shape, None, width)
+    return hybrid(config, chosen, shape, None, width, state_key_size=config.positive("linear_key_head_dim"))

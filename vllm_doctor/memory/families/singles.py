@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
+from vllm_doctor.memory.elements import element_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, Layer, Split, Tensor
 from vllm_doctor.memory.families import experts as moe
 from vllm_doctor.memory.families.decoder import read_decoder, shape_of
@@ -24,6 +25,8 @@ from vllm_doctor.memory.families.parts import (
 from vllm_doctor.memory.families.styles import STYLES, Style
 from vllm_doctor.memory.families.windows import SLIDING, layer_types
 
+# Far more parallel streams than any Gemma 3n has.
+_MOST_INPUTS = 64
 _GPT = Style(qkv_bias=True, out_bias=True, mlp_bias=True, gated=False, norm_bias=True)
 
 
@@ -262,16 +265,16 @@ def read_gemma3n(config: Config) -> Architecture:
     width = (
         max(config.counts("intermediate_size")) if isinstance(widths, list) else config.positive("intermediate_size")
     )
-    window, inputs = config.positive("sliding_window"), config.positive("altup_num_inputs")
+    window, inputs = config.positive("sliding_window"), config.positive("altup_num_inputs", largest=_MOST_INPUTS)
     per_layer, rank = config.positive("hidden_size_per_layer_input"), config.positive("laurel_rank")
     altup: Tensors = (
-        plain("altup.correct_output_scale", hidden),
+        plain("altup.correct_output_scale", hidden, element_bytes=4),
         *linear("altup.correction_coefs", inputs, inputs, Split.WHOLE),
         *linear("altup.prediction_coefs", inputs * inputs, inputs, Split.WHOLE),
         *linear("altup.modality_router", inputs, hidden, Split.WHOLE),
         *norm("altup.router_norm", hidden),
-        *linear("laurel.linear_left", rank, hidden, Split.WHOLE),
-        *linear("laurel.linear_right", hidden, rank, Split.WHOLE),
+        *linear("laurel.linear_left", rank, hidden, Split.ROWS),
+        *linear("laurel.linear_right", hidden, rank, Split.COLUMNS),
         *norm("laurel.post_laurel_norm", hidden),
     )
 
@@ -306,7 +309,7 @@ def read_gemma3n(config: Config) -> Architecture:
         tied=True,
     )
     joins: Tensors = tuple(
-        t for n in range(2 * (inputs - 1)) for t in linear(f"model.altup_projection{n}", hidden, hidden, Split.WHOLE)
+        t for n in range(2 * (inputs - 1)) for t in linear(f"model.altup_projection{n}", hidden, hidden, Split.ROWS)
     )
     return replace(base, first=(*base.first, *joins, *_per_layer_tables(config, layers, hidden, per_layer)))
 
@@ -320,6 +323,7 @@ def read_mimo_v2(config: Config) -> Architecture:
     found = moe.corrected(config, layers)
     if found is None:
         raise ConfigError("n_routed_experts is missing")
+    found = found._replace(router_bytes=element_bytes(config.text("moe_router_dtype") or "float32"))
     width, window = config.positive("intermediate_size"), config.optional("sliding_window_size", "sliding_window")
 
     def layer(i: int) -> Layer:

@@ -140,11 +140,16 @@ STYLES: Mapping[str, Style] = {
         qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.ernie
     ),
     "BailingMoeForCausalLM": _LLAMA._replace(
-        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.deepseek
+        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.sarvam, qk_norm="head?"
     ),
     "BailingMoeV2ForCausalLM": _LLAMA._replace(
-        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.corrected, qk_norm="head?"
+        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.sarvam, qk_norm="head?"
     ),
+    "Param2MoEForCausalLM": _LLAMA._replace(
+        qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias=False, experts=moe.param2, qk_norm="head?"
+    ),
+    "MuseGlimmerForCausalLM": _LLAMA._replace(sides=4, gated_attention=True, tied=False),
+    "MellumForCausalLM": _LLAMA._replace(qk_norm="head", experts=moe.deepseek, out_bias="attention_bias"),
     "SarvamMoEForCausalLM": _LLAMA._replace(
         qkv_bias="use_qkv_bias", out_bias="use_bias", mlp_bias="use_bias", experts=moe.sarvam, qk_norm="head?"
     ),

@@ -25,6 +25,7 @@ _FULL_EVERY = {
     "qwen3_next": 4,
     "qwen3_5_text": 4,
     "qwen3_5_moe_text": 4,
+    "qwen4_exp_text": 4,
 }
 _PATTERN_KEYS = ("sliding_window_pattern", "full_attention_interval", "global_attn_every_n_layers", "full_attn_every_n")
 # Models that name a window and may switch it off.
@@ -49,7 +50,7 @@ def layer_types(config: Config, layers: int) -> tuple[str, ...] | None:
     if every is None:
         return None
     other = "chunked_attention" if config.model_type == "llama4_text" else "sliding_attention"
-    if config.model_type.startswith(("qwen3_next", "qwen3_5")):
+    if config.model_type.startswith(("qwen3_next", "qwen3_5", "qwen4")):
         other = "linear_attention"
     return tuple("full_attention" if (i + 1) % every == 0 else other for i in range(layers))
 

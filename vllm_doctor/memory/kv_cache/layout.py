@@ -194,19 +194,24 @@ def kv_layout(
     device: Device | None,
     max_num_batched_tokens: int,
     max_model_len: int,
+    draft: Architecture | None = None,
 ) -> KvLayout:
     """The layout of the KV cache; `max_model_len` is the launch's, or what is derived for it.
+
+    The layers of a `draft` have caches as the model's own, on the last stage (0.32 v1/worker/gpu_model_runner.py).
 
     Raises DoctorError for a KV format that is not known and for layers that vLLM cannot lay out.
     """
     settings = replace(settings, kv_cache_dtype=served_dtype(architecture, settings, release))
-    specs = rank_specs(architecture, settings, release, device, max_model_len)
+    specs = rank_specs(architecture, settings, release, device, max_model_len, draft)
     stages = settings.pipeline_parallel_size
     placed = [
         Placed(spec, stage)
         for kind, stage in zip(architecture.layers, stage_of_layers(len(architecture.layers), settings), strict=True)
         for spec in specs[kind]
     ]
+    if draft is not None:
+        placed += [Placed(s, stages - 1) for kind in draft.layers for s in specs[len(architecture.kinds) + kind]]
     groups = make_groups(placed, stages, release, _hybrid_manager(architecture, settings, release))
     per_stage = [[p.spec for p in placed if p.stage == s] for s in range(stages)]
     return KvLayout(

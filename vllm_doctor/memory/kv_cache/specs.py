@@ -12,6 +12,11 @@ DEFAULT_BLOCK = 16
 CPU_BLOCK = 128
 # vLLM 0.32 platforms/interface.py _align_hybrid_block_size: MLA next to states aligns blocks to 128 tokens.
 LATENT_ALIGNMENT = 128
+# From 0.33 on FlashInfer's prefill of delta nets exports such checkpoints too, at multiples of 64 tokens, and blocks of
+# the hybrid are multiples of that (v1/attention/backends/gdn_attn.py, platforms/interface.py).
+DELTA_CHECKPOINTS_FROM: Release = (0, 33, 0)
+_DELTA_ALIGNMENT = 64
+_DELTA_KEY_SIZE = 128
 # The states of these keep one more block, the checkpoint of a prefill (mamba_mixer2.py, kda.py; 0.32).
 CHECKPOINTED = ("mamba2", "kda")
 
@@ -127,8 +132,32 @@ def _named_backend(settings: LaunchSettings) -> int | None:
     return sizes.get(backend.upper()) if backend is not None else None
 
 
+def exports_checkpoints(
+    architecture: Architecture, settings: LaunchSettings, release: Release, device: Device | None
+) -> bool:
+    """Whether the delta nets export states from inside a prefill (0.33 layers/mamba/gdn/qwen_gdn_linear_attn.py).
+
+    That takes FlashInfer's kernel: Hopper, or Blackwell with keys of 128 (and CUDA 13, which the wheels of 0.33 have).
+    """
+    states = [c for k in architecture.kinds for c in k.caches if c.states]
+    if release < DELTA_CHECKPOINTS_FROM or not states or is_cpu(device):
+        return False
+    if any(c.state_name != "gdn_attention" for c in states):
+        return False
+    if settings.gdn_prefill_backend not in ("auto", "flashinfer") or not prefix_caching(
+        architecture, settings, release
+    ):
+        return False
+    family = (device.capability or 90) // 10 if device is not None else 9
+    return family == 9 or (family in (10, 12) and architecture.state_key_size == _DELTA_KEY_SIZE)
+
+
 def block_tokens(
-    architecture: Architecture, settings: LaunchSettings, device: Device | None, model_bytes: int
+    architecture: Architecture,
+    settings: LaunchSettings,
+    device: Device | None,
+    model_bytes: int,
+    release: Release = (0, 32, 0),
 ) -> tuple[int, int | None]:
     """Tokens of an attention block, and the bytes that states are padded to (None: not padded).
 
@@ -144,6 +173,8 @@ def block_tokens(
         return block, None
     token = attention_token_bytes(attention, settings, model_bytes)
     step = max(kernel, block, LATENT_ALIGNMENT if attention.kind is CacheKind.LATENT else 0)
+    if exports_checkpoints(architecture, settings, release, device):
+        step = lcm(step, _DELTA_ALIGNMENT)
     wanted = step * cdiv(state, step * token)
     wanted = lcm(kernel) * cdiv(wanted, kernel)
     block = max(block, wanted)
@@ -156,22 +187,25 @@ def rank_specs(
     release: Release,
     device: Device | None,
     max_model_len: int,
+    draft: Architecture | None = None,
 ) -> tuple[tuple[Spec, ...], ...]:
-    """The caches of every layer kind on one rank, in the order of `architecture.kinds`."""
+    """The caches of every layer kind on one rank, in the order of `architecture.kinds`, then those of a draft."""
     model_bytes = model_element_bytes(architecture, settings)
-    block, padded = block_tokens(architecture, settings, device, model_bytes)
+    block, padded = block_tokens(architecture, settings, device, model_bytes, release)
     align = prefix_caching(architecture, settings, release)
+    exported = exports_checkpoints(architecture, settings, release, device)
     state_block = settings.mamba_block_size or (block if align else max_model_len)
 
     def one(cache: Cache) -> Spec:
         if cache.kind is CacheKind.STATE:
             size = state_bytes(cache, settings, architecture, model_bytes)
             page = max(padded, size) if padded is not None else size
-            return Spec(cache.kind, state_block, page, states=_state_blocks(cache, settings, release, align))
+            return Spec(cache.kind, state_block, page, states=_state_blocks(cache, settings, release, align) + exported)
         token = attention_token_bytes(cache, settings, model_bytes)
         return Spec(cache.kind, block, block * token, window=cache.window or 0)
 
-    return tuple(tuple(one(c) for c in kind.caches) for kind in architecture.kinds)
+    kinds = (*architecture.kinds, *(draft.kinds if draft is not None else ()))
+    return tuple(tuple(one(c) for c in kind.caches) for kind in kinds)
 
 
 def _state_blocks(cache: Cache, settings: LaunchSettings, release: Release, align: bool) -> int:

@@ -1,0 +1,178 @@
+"""The drafts of speculative decoding, compared with what vLLM 0.32 builds beside the same model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.memory.test_layers import caches_of
+from vllm_doctor.launch import parse_line
+from vllm_doctor.memory import boards, catalogue
+from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.drafting import draft_of
+from vllm_doctor.memory.facts import Architecture, DraftModel, LaunchSettings, Split, Tensor
+from vllm_doctor.memory.kv_cache import kv_layout
+from vllm_doctor.memory.kv_cache.specs import model_element_bytes
+from vllm_doctor.memory.planning import Config, of_launch
+from vllm_doctor.memory.weights import stage_bytes, tensor_bytes, weights
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "memory" / "drafts_by_vllm.json"
+DRAFTS = json.loads(FIXTURE.read_text())["drafts"]
+RELEASE = (0, 32, 0)
+H100 = boards.device("H100")
+
+
+def target_of(line: dict[str, Any]) -> Architecture:
+    return read_architecture(json.dumps(line["target"]))
+
+
+def asked_of(line: dict[str, Any]) -> DraftModel:
+    return DraftModel(method=line["speculative"]["method"], model="org/draft", tokens=1)
+
+
+def read(line: dict[str, Any]) -> Architecture:
+    text = None if line["draft"] is None else json.dumps(line["draft"])
+    found = draft_of(asked_of(line), target_of(line), json.dumps(line["target"]), text)
+    assert found is not None
+    return found
+
+
+def vocabulary_bytes(tensors: tuple[Tensor, ...], settings: LaunchSettings, element: int) -> int:
+    return sum(tensor_bytes(t, settings, None, element) for t in tensors if t.split is Split.VOCABULARY)
+
+
+@pytest.mark.parametrize("line", DRAFTS, ids=[d["name"] for d in DRAFTS])
+def test_a_drafts_own_layers_weigh_what_vllm_allocates(line: dict[str, Any]) -> None:
+    draft = read(line)
+    for launch in line["launches"]:
+        settings = LaunchSettings(tensor_parallel_size=launch["tp"])
+        element = model_element_bytes(draft, settings)
+        shared = vocabulary_bytes((*draft.first, *draft.last), settings, element)
+        ours = sum(stage_bytes(draft, settings, draft.quantization, element)) - shared
+        assert ours == launch["draft_bytes"] - launch["embedding_bytes"] - launch["head_bytes"]
+        assert vocabulary_bytes(draft.last, settings, element) == launch["head_bytes"]
+
+
+@pytest.mark.parametrize("line", DRAFTS, ids=[d["name"] for d in DRAFTS])
+def test_the_caches_of_a_draft_are_those_of_vllm(line: dict[str, Any]) -> None:
+    draft = read(line)
+    for launch in line["launches"]:
+        assert caches_of(draft, LaunchSettings(tensor_parallel_size=launch["tp"])) == sorted(launch["caches"])
+
+
+def named(name: str) -> dict[str, Any]:
+    return next(d for d in DRAFTS if d["name"] == name)
+
+
+def test_what_a_draft_shares_with_its_target_is_counted_once() -> None:
+    line = named("DeepSeekMTP")
+    launch = LaunchSettings(tensor_parallel_size=2, draft=asked_of(line))
+    target, draft = target_of(line), read(line)
+    part = next(p for p in weights(target, launch, RELEASE, draft=draft).parts if p.name == "draft")
+    built = line["launches"][1]
+    absorbed = target.absorbed_elements // 2 * 2
+    assert part.size_bytes == built["draft_bytes"] - built["embedding_bytes"] - built["head_bytes"] + absorbed
+
+
+def test_on_pipeline_stages_a_draft_has_its_own_embedding() -> None:
+    line = named("Glm4MoeMTP")
+    target, draft, built = target_of(line), read(line), line["launches"][0]
+    sizes = [
+        next(p.size_bytes for p in weights(target, launch, RELEASE, draft=draft).parts if p.name == "draft")
+        for launch in (LaunchSettings(draft=asked_of(line), pipeline_parallel_size=n) for n in (1, 2))
+    ]
+    assert sizes[1] - sizes[0] == built["embedding_bytes"]
+
+
+def test_a_head_for_other_words_is_the_drafts_own() -> None:
+    line = next(d for d in DRAFTS if d["draft"] and d["draft"].get("draft_vocab_size") == 32000)
+    draft, built = read(line), line["launches"][0]
+    part = next(
+        p
+        for p in weights(target_of(line), LaunchSettings(draft=asked_of(line)), RELEASE, draft=draft).parts
+        if p.name == "draft"
+    )
+    assert part.size_bytes == built["draft_bytes"] - built["embedding_bytes"]
+    assert draft.approximations == ()
+
+
+def test_whose_head_it_is_stays_a_doubt_where_both_have_the_same_words() -> None:
+    line = next(d for d in DRAFTS if d["draft"] and d["draft"].get("draft_vocab_size") == d["target"]["vocab_size"])
+    found = weights(target_of(line), LaunchSettings(draft=asked_of(line)), RELEASE, draft=read(line))
+    assert not found.exact
+    assert any("lm_head of its own" in doubt for doubt in found.approximations)
+
+
+def test_the_layers_of_a_draft_have_caches() -> None:
+    """Llama 3.1 8B has 32 layers of 4096 bytes a token; EAGLE 3 adds one."""
+    line = next(d for d in DRAFTS if d["draft"] and d["draft"].get("draft_vocab_size") == 32000)
+    target, draft = target_of(line), read(line)
+    launch = LaunchSettings(draft=asked_of(line))
+    alone = kv_layout(target, launch, RELEASE, H100, 8192, 0)
+    both = kv_layout(target, launch, RELEASE, H100, 8192, 0, draft)
+    layers = len(target.layers)
+    assert both.bytes_per_block * layers == alone.bytes_per_block * (layers + 1)
+
+
+def test_they_stand_on_the_last_stage() -> None:
+    line = next(d for d in DRAFTS if d["draft"] and d["draft"].get("draft_vocab_size") == 32000)
+    launch = LaunchSettings(draft=asked_of(line), pipeline_parallel_size=2)
+    first, last = kv_layout(target_of(line), launch, RELEASE, H100, 8192, 0, read(line)).stage_block_bytes
+    assert last * 16 == first * 17
+
+
+def test_layers_of_another_size_make_blocks_of_both() -> None:
+    target, small = (read_architecture(catalogue_text(n)) for n in ("Qwen/Qwen3-32B", "Qwen/Qwen2.5-0.5B-Instruct"))
+    launch = LaunchSettings(draft=DraftModel(method="draft_model", model="org/small", tokens=3))
+    sizes = [kv_layout(a, launch, RELEASE, H100, 8192, 0).bytes_per_block for a in (target, small)]
+    assert kv_layout(target, launch, RELEASE, H100, 8192, 0, small).bytes_per_block == sum(sizes)
+
+
+def catalogue_text(name: str) -> str:
+    entry = catalogue.find(name)
+    assert entry is not None
+    return entry.config_json
+
+
+@pytest.mark.parametrize("method", ["ngram", "[ngram]", "suffix", "ngram_gpu"])
+def test_methods_without_a_model(method: str) -> None:
+    assert draft_of(DraftModel(method=method, tokens=3), target_of(DRAFTS[0]), "{}", None) is None
+
+
+def test_mtp_of_a_model_without_such_layers_is_said() -> None:
+    llama = catalogue_text("meta-llama/Llama-3.1-8B-Instruct")
+    launch = parse_line("""vllm serve m --speculative-config '{"method": "mtp", "num_speculative_tokens": 1}'""")
+    planned = of_launch(launch, Config(text=llama, origin="here"), H100, None)
+    assert planned.extras.draft is None
+    assert any("MTP layers of LlamaForCausalLM are not counted" in a for a in planned.plan.approximations)
+
+
+def test_a_plan_counts_the_draft_in_weights_and_cache() -> None:
+    line = named("Glm4MoeMTP")
+    text = json.dumps(line["target"])
+    plain, drafted = (
+        of_launch(
+            parse_line(f"vllm serve m -tp 8 {more}"), Config(text=text, origin="here"), boards.device("H200:8"), None
+        )
+        for more in ("", """--speculative-config '{"method": "mtp", "num_speculative_tokens": 1}'""")
+    )
+    assert drafted.plan.weights.per_gpu_bytes > plain.plan.weights.per_gpu_bytes
+    assert drafted.plan.bytes_per_token == plain.plan.bytes_per_token * 47 / 46
+    assert drafted.plan.weights.exact
+
+
+def test_a_draft_by_name_is_read_by_the_method_that_vllm_guesses() -> None:
+    line = next(d for d in DRAFTS if d["draft"] and d["draft"].get("draft_vocab_size") == 32000)
+    for name, known in (("org/EAGLE3-Llama", True), ("org/other", False)):
+        draft = {**line["draft"], "architectures": ["LlamaForCausalLM"]}
+        found = draft_of(DraftModel(model=name, tokens=1), target_of(line), "{}", json.dumps(draft))
+        assert found is not None
+        assert ("embedding" in found.borrows) is known
+
+
+def test_a_checkpoint_of_mtp_layers_alone_is_read_by_its_target() -> None:
+    line = named("DeepSeekMTP")
+    alone = json.dumps({"architectures": ["DeepSeekMTPModel"], "model_type": "deepseek_mtp"})
+    found = draft_of(DraftModel(model="org/NextN", tokens=1), target_of(line), json.dumps(line["target"]), alone)
+    assert found == read(line)

@@ -1,0 +1,87 @@
+"""What flags for media do to the weights: compared with what vLLM 0.32 builds under the same flags."""
+
+import json
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from vllm_doctor.launch import parse_line
+from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.facts import Architecture, LaunchSettings
+from vllm_doctor.memory.kv_cache.specs import model_element_bytes
+from vllm_doctor.memory.media import towers_under
+from vllm_doctor.memory.settings import read_settings
+from vllm_doctor.memory.weights import stage_bytes, weights
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "memory" / "built_by_vllm.json"
+CONFIGS = {m["name"]: m["config"] for m in json.loads(FIXTURE.read_text())["models"]}
+RELEASE = (0, 32, 0)
+NO_IMAGES = LaunchSettings(limit_mm_per_prompt={"image": 0})
+NO_PICTURES = LaunchSettings(limit_mm_per_prompt={"image": 0, "video": 0})
+TEXT_ONLY = LaunchSettings(language_model_only=True)
+UNDIVIDED = LaunchSettings(tensor_parallel_size=2, mm_encoder_tp_mode="data")
+
+
+def architecture_of(name: str) -> Architecture:
+    return read_architecture(json.dumps(CONFIGS[name]))
+
+
+def built(name: str, settings: LaunchSettings, release: tuple[int, int, int] = RELEASE) -> int:
+    architecture = architecture_of(name)
+    chosen = replace(architecture, towers=towers_under(architecture, settings, release))
+    return stage_bytes(chosen, settings, None, model_element_bytes(architecture, settings))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "size"),
+    [
+        ("Qwen2_5_VLForConditionalGeneration", TEXT_ONLY, 145412407296),
+        ("Qwen2_5_VLForConditionalGeneration", NO_IMAGES, 151578457600),
+        ("Qwen2_5_VLForConditionalGeneration", NO_PICTURES, 145412407296),
+        ("Qwen2_5_VLForConditionalGeneration", UNDIVIDED, 78873572864),
+        ("Gemma3ForConditionalGeneration", NO_IMAGES, 5257316864),
+        ("LlavaForConditionalGeneration", NO_IMAGES, 13476831232),
+        ("LlavaForConditionalGeneration", UNDIVIDED, 7051912192),
+        ("KimiVLForConditionalGeneration", NO_IMAGES, 31920223744),
+        ("KimiVLForConditionalGeneration", UNDIVIDED, 16890591712),
+        ("DotsOCRForCausalLM", NO_IMAGES, 3554176000),
+        ("DotsOCRForCausalLM", UNDIVIDED, 4301358080),
+        ("MiniCPMV-2.6", NO_IMAGES, 16198551008),
+        ("MiniCPMV-2.6", UNDIVIDED, 8585891296),
+        ("Glm4vForConditionalGeneration", UNDIVIDED, 11185751040),
+        ("Step3VLForConditionalGeneration", UNDIVIDED, 321234547712),
+    ],
+)
+def test_weights_under_flags_for_media_are_those_that_vllm_allocates(
+    name: str, settings: LaunchSettings, size: int
+) -> None:
+    assert built(name, settings) == pytest.approx(size, rel=1e-5)
+
+
+def test_an_omni_model_keeps_its_towers_until_no_medium_is_left() -> None:
+    name = "Qwen2_5OmniForConditionalGeneration"
+    nothing = replace(NO_PICTURES, limit_mm_per_prompt={"image": 0, "video": 0, "audio": 0})
+    assert built(name, NO_PICTURES) == built(name, LaunchSettings())
+    assert built(name, nothing) == built(name, TEXT_ONLY) < built(name, NO_PICTURES)
+
+
+def test_older_releases_build_all_towers_and_divide_them() -> None:
+    for settings in (TEXT_ONLY, UNDIVIDED):
+        plain = LaunchSettings(tensor_parallel_size=settings.tensor_parallel_size)
+        assert built("Gemma3ForConditionalGeneration", settings, (0, 10, 0)) == built(
+            "Gemma3ForConditionalGeneration", plain
+        )
+
+
+def test_a_plan_weighs_without_towers_but_counts_the_parameters_of_the_whole_model() -> None:
+    architecture = architecture_of("Gemma3ForConditionalGeneration")
+    whole, text = (weights(architecture, s, RELEASE) for s in (LaunchSettings(), TEXT_ONLY))
+    assert text.parameters == whole.parameters
+    assert text.per_gpu_bytes < whole.per_gpu_bytes
+
+
+@pytest.mark.parametrize("flags", ["--mm-encoder-tp-mode data", "--mm-encoder-tp-mode=data"])
+def test_the_flag_is_read(flags: str) -> None:
+    found = read_settings(parse_line(f"vllm serve Qwen/Qwen2.5-VL-7B-Instruct {flags}"))
+    assert found.mm_encoder_tp_mode == "data"

@@ -1,0 +1,75 @@
+"""The draft of a launch that speculates: of the model's own MTP layers, or of the config that it names."""
+
+from msgspec.structs import replace
+
+from vllm_doctor.facts.model import text_part
+from vllm_doctor.memory.architecture import parse, read_architecture
+from vllm_doctor.memory.config_values import Config, ConfigError
+from vllm_doctor.memory.facts import Architecture, DraftModel
+from vllm_doctor.memory.families.drafts import MTP_LAYERS, draft_name, read_draft, read_mtp
+
+# 0.32 config/speculative.py MTPModelTypes; older releases name the methods after their models.
+MTP_METHODS = frozenset(
+    (
+        "mtp",
+        "deepseek_mtp",
+        "dots3_note_mtp",
+        "ernie_mtp",
+        "exaone4_5_mtp",
+        "exaone_moe_mtp",
+        "glm4_moe_lite_mtp",
+        "glm4_moe_mtp",
+        "hy_v3_mtp",
+        "longcat_flash_mtp",
+        "mimo_mtp",
+        "mimo_v2_mtp",
+        "nemotron_h_mtp",
+        "pangu_ultra_moe_mtp",
+        "qwen3_5_mtp",
+        "qwen3_next_mtp",
+        "step3p5_mtp",
+    )
+)
+# These make no model: what they propose comes from the prompt.
+WITHOUT_DRAFT = frozenset(("ngram", "[ngram]", "ngram_gpu", "suffix"))
+
+
+def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft: str | None) -> Architecture | None:
+    """What is loaded beside the target; None where nothing is, or where its config is not known.
+
+    `config` and `draft` are the config.json of the target and of the draft as text.
+    """
+    if asked is None or asked.method in WITHOUT_DRAFT or asked.model in WITHOUT_DRAFT:
+        return None
+    try:
+        if asked.method in MTP_METHODS:
+            return _mtp(target, config)
+        return None if draft is None else _named(asked, target, config, draft)
+    except ConfigError:
+        return None
+
+
+def _mtp(target: Architecture, config: str) -> Architecture:
+    values = parse(config)
+    text = text_part(values)
+    outer = None if text is values else values
+    return read_mtp(Config(text, target.model_type, outer), target)
+
+
+def _named(asked: DraftModel, target: Architecture, config: str, draft: str) -> Architecture:
+    values = parse(draft)
+    named = Config(values)
+    if draft_name(named, None) in MTP_LAYERS:
+        return _mtp(target, config)
+    found = read_draft(named, target, _method(asked))
+    if found is None:
+        return read_architecture(draft)
+    # A draft computes in the target's dtype (0.32 config/speculative.py: dtype=self.target_model_config.dtype).
+    return replace(found, dtype=target.dtype)
+
+
+def _method(asked: DraftModel) -> str | None:
+    """The method, which vLLM guesses from the draft's name where none is given."""
+    name = (asked.model or "").lower()
+    guesses = (("eagle-", "eagle"), ("eagle3", "eagle3"), ("dflash", "dflash"))
+    return asked.method or next((method for part, method in guesses if part in name), None)
