@@ -122,7 +122,8 @@ def config_of(name: str, model: Model | Unknown | None) -> Config | Unknown:
         )
     if entry is not None:
         derived = f", as {entry.derived_from} with the quantization of the name" if entry.derived_from else ""
-        return Config(text=entry.config_json, origin=f"the catalogue{derived} ({entry.source})", entry=entry)
+        doubt = "" if entry.parameters is not None else "; not held against a published number of parameters"
+        return Config(text=entry.config_json, origin=f"the catalogue{derived} ({entry.source}{doubt})", entry=entry)
     if model is None:
         return Unknown("no launch names a model")
     reason = (

@@ -1,7 +1,8 @@
 """Widely served models with their config facts, for a plan without network and for gated repositories.
 
-The configs were written down from the publishers' own config.json (each entry's `source`), and every parameter count
-that follows from them is compared with the published one by a test. A config at hand, or the hub's, wins over these.
+The configs are written down by hand; `source` is where the publisher's own config.json lies. Where the publisher says
+how many parameters the model has, a test holds the count that follows from the config against it; where not
+(`parameters` is None), a plan says that it was not. A config at hand, or the hub's, wins over these.
 """
 
 from collections.abc import Mapping
