@@ -54,6 +54,7 @@ def unescaped(data: bytes) -> bytes | None:
     escaped = data.count(b"\\n")
     if escaped < MINIMUM_ESCAPED_LINES or escaped <= 2 * data.count(b"\n"):
         return None
-    while b"\\\\" in data:
-        data = data.replace(b"\\\\", b"\\")
+    if b"\\\\" in data:
+        # Every run of backslashes to one, in one pass.
+        data = b"\\".join(part for part in data.split(b"\\") if part)
     return data.replace(b"\\r", b"").replace(b"\\n", b"\n").replace(b"\\t", b"\t").replace(b'\\"', b'"')
