@@ -177,7 +177,7 @@ class Matcher:
         for _, start, end in reversed(self._prefilter.scanner.places(text.lower())):
             if start >= begun:
                 continue
-            seen = _seen(text, start, end)
+            seen = _seen(text, start, end, cut=self._bytes > len(text))
             number -= text.count(b"\n", seen.begin, begun)
             begun = seen.begin
             self._line(text, seen, number, known)
@@ -189,13 +189,14 @@ class Matcher:
         self._effort.earn(len(block))
         lower = block.lower()
         self._done = place = 0
+        cut = bool(self._end) and not self._end.endswith(b"\n")
         counted, number = 0, self._line_ends + 1
         while place < len(block):
             end = _part_end(block, place)
             # A part that ends within a line is searched a little further, for what stands across its end.
             further = end if block[end - 1 : end] == b"\n" else end + self._prefilter.longest
             for start, stop in self._places(lower[place:further], place):
-                seen = _seen(block, start, stop)
+                seen = _seen(block, start, stop, cut=cut)
                 number += block.count(b"\n", counted, seen.begin)
                 counted, self._done = seen.begin, seen.end
                 self._line(block, seen, number)
@@ -334,17 +335,29 @@ class _Seen(Struct, frozen=True):
     end: int
 
 
-def _seen(block: bytes, start: int, end: int) -> _Seen:
-    """The line around a literal, or as much of a long one as is looked at."""
+def _seen(block: bytes, start: int, end: int, *, cut: bool) -> _Seen:
+    """The line around a literal, or as much of a long one as is looked at; `cut`: the block begins within a line."""
     most = reader.MAXIMUM_LINE_BYTES
-    begin = block.rfind(b"\n", max(0, start - most), start) + 1 or max(0, start - most)
-    limit = max(begin + LONG_LINE_BYTES, end + BYTES_BEHIND)
+    head = block.rfind(b"\n", max(0, start - most), start) + 1
+    begins = head > 0 or (start <= most and not cut)
+    head = head or max(0, start - most)
+    limit = max(head + LONG_LINE_BYTES, end + BYTES_BEHIND)
     stop = block.find(b"\n", end, limit)
     if stop < 0:
         stop = min(len(block), limit)
-    if stop - begin <= LONG_LINE_BYTES:
-        return _Seen(begin, begin, stop)
-    return _Seen(begin, max(begin, start - BYTES_BEFORE), min(stop, end + BYTES_BEHIND))
+    if begins and stop - head <= LONG_LINE_BYTES:
+        return _Seen(head, head, stop)
+    return _Seen(head, _behind_words(block, max(head, start - BYTES_BEFORE), start), min(stop, end + BYTES_BEHIND))
+
+
+def _behind_words(block: bytes, begin: int, most: int) -> int:
+    """Behind two words: what is left of a secret, or of the value of one, would no longer look like a secret."""
+    for _ in range(2):
+        space = block.find(b" ", begin, most)
+        if space < 0:
+            return most
+        begin = space + 1
+    return begin
 
 
 def _joined(line: CleanLine, block: bytes, end: int) -> bytes:
@@ -354,9 +367,9 @@ def _joined(line: CleanLine, block: bytes, end: int) -> bytes:
         start = end + 1
         if start >= len(block):
             break
-        end = block.find(b"\n", start, start + reader.MAXIMUM_LINE_BYTES)
+        end = block.find(b"\n", start, start + BYTES_BEHIND)
         if end < 0:
-            end = min(len(block), start + reader.MAXIMUM_LINE_BYTES)
+            end = min(len(block), start + BYTES_BEHIND)
         following = reader.clean(block[start:end])
         parts.append(following.text)
     return " ".join(parts).encode() if len(parts) > 1 else b""

@@ -26,11 +26,13 @@ class Telling:
     def __init__(self) -> None:
         self._tail = b""
         self._line_ends = 0
+        self._bytes = 0
 
     def feed(self, block: bytes) -> None:
         """Take more of the text; only its end is kept."""
         self._line_ends += block.count(b"\n")
         joined = block if len(block) >= TAIL_BYTES else self._tail + block
+        self._bytes += len(block)
         self._tail = joined[-TAIL_BYTES:]
 
     @property
@@ -61,6 +63,9 @@ class Telling:
                 continue
             start = tail.rfind(b"\n", 0, place) + 1
             number -= tail.count(b"\n", start, begun)
+            if not start and self._bytes > len(tail):
+                # The rest of a line, which may begin with the rest of a secret.
+                return
             begun = start
             end = tail.find(b"\n", place)
             raw = tail[start : end if end >= 0 else None]
