@@ -225,9 +225,9 @@ def text(name: str, number: int, size: int) -> bytes:
     return "".join(parts).encode("utf-8", "replace")[:size]
 
 
-def texts(count: int, size: int) -> Iterator[tuple[str, bytes]]:
-    """So many texts, of every class alike, with their names."""
+def texts(count: int, size: int) -> Iterator[tuple[str, int, bytes]]:
+    """So many texts, of every class alike, with their names and numbers."""
     names = list(GENERATORS)
-    for number in range(count):
-        name = names[number % len(names)]
-        yield f"{name} {number // len(names)}", text(name, number // len(names), size)
+    for index in range(count):
+        name, number = names[index % len(names)], index // len(names)
+        yield name, number, text(name, number, size)

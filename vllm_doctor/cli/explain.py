@@ -149,6 +149,8 @@ def _follow(path: Path, output: options.Output, given: dict[str, Any]) -> int:
         except FileNotFoundError as problem:
             if file_id is None:
                 raise InputFileError(f"{path}: {problem.strerror}", "name a log that can be read") from None
+            # The next file of this name is another one, even where it gets the same number.
+            file_id = (-1, -1)
         except OSError as problem:
             raise InputFileError(f"{path}: {problem.strerror}", "name a log that can be read") from None
         explanation = _selected(reading.so_far(), given)

@@ -12,12 +12,12 @@ from operator import itemgetter
 from vllm_doctor.triage.prefilter import Place
 
 # What may be spent on any text, and what every byte adds.
-FREE = 900_000
+FREE = 800_000
 PER_BYTE = 0.5
 
 # Below this, literals rest sooner; below nothing, only those never looked at count, until so much is owed.
-RESERVE = 300_000
-OVERDRAFT = 400_000
+RESERVE = 200_000
+OVERDRAFT = 300_000
 
 # Looks without a match after which a literal rests, where much may be spent and where little, and for how many bytes:
 # twice as many after every further one.

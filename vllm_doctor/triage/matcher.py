@@ -62,7 +62,7 @@ END_COST = 500_000
 BYTES_PER_END_COST = 50
 
 # One expression's automaton in RE2: hardly any needs more than a tenth of it.
-EXPRESSION_BYTES = 8 * 2**20
+EXPRESSION_BYTES = 2 * 2**20
 
 
 class Match(Struct, frozen=True, kw_only=True):
