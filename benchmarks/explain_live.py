@@ -9,7 +9,8 @@ all are run. Of the others, which are whole processes of up to 90 seconds, anoth
 fit into --seconds by the times that were recorded. --all takes every one; --only those named.
 
 A record whose launch did not go as it was recorded (no root for a namespace, a machine too busy for a time limit) is
-counted and not judged. Exit status 1: a cause was not named first, or a healthy server brought a finding.
+counted and not judged. Exit status 1: a fresh log was judged worse than the recorded one of the same fault, or a
+healthy server brought a finding.
 """
 
 import argparse
@@ -34,6 +35,11 @@ SECONDS_PER_DAY = 86_400
 # What the import of vLLM, which all forks share, and one start of a healthy server take.
 IMPORT_SECONDS = 20.0
 HEALTHY_SECONDS = 10.0
+
+# The first line of an orderly stop.
+STOPS = ("shutdown triggered", "INFO:     Shutting down")
+
+WORSE = ("silent", "wrong", "false alarm")
 
 CHAT: Record = {
     "path": "/v1/chat/completions",
@@ -117,18 +123,31 @@ def as_recorded(before: Record, now: Record) -> bool:
     return bool(now["outcome"] == before["outcome"])
 
 
+def before_the_stop(log: list[str]) -> list[str]:
+    """What the server had written when the client asked: the runner stops it afterwards."""
+    stopped = next((n for n, line in enumerate(log) if any(word in line for word in STOPS)), len(log))
+    return log[:stopped]
+
+
 def judged(records: list[Record], made: dict[str, Record]) -> list[tuple[str, str, Record]]:
     """The outcome, the cause that was named first, and the record."""
     found = []
     for record in records:
         if record.get("symptom") == "none":
             continue
-        fresh = record | made[record["id"]]
+        fresh = record | made[record["id"]] | {"recorded": record}
+        if record.get("symptom") == "response":
+            fresh["log"] = before_the_stop(fresh.get("log") or [])
         if as_recorded(record, fresh):
             found.append((*verdict(fresh), fresh))
         else:
             found.append(("not injected", str(fresh["outcome"]), fresh))
     return found
+
+
+def is_right(record: Record) -> bool:
+    """Whether the cause is named first in the text as it was recorded."""
+    return verdict(record)[0] == "right"
 
 
 def main() -> int:
@@ -159,12 +178,15 @@ def main() -> int:
         if options.verbose or outcome != "right":
             print(f"{outcome:12} {record['id']:32} wanted {record['cause']}, named {named}")
     fresh = len(results) - counts["not injected"]
+    worse = [
+        r for outcome, _, r in results if outcome in WORSE and ("log" not in r["recorded"] or is_right(r["recorded"]))
+    ]
     print(
         f"{fresh} of {len(everything) + len(healthy)} faults and healthy servers injected in "
         f"{time.monotonic() - started:.0f} s: right {counts['right']}, silent {counts['silent']}, "
         f"wrong {counts['wrong']}, false alarms {counts['false alarm']}; not injected {counts['not injected']}"
     )
-    return 0 if counts["right"] == fresh > 0 else 1
+    return int(bool(worse) or not fresh)
 
 
 if __name__ == "__main__":
