@@ -1,7 +1,7 @@
 """What a matcher may spend: the time per byte stays bounded, and no literal uses up what the others need.
 
-Everything is counted in bytes of a plain log: a look that takes as long as reading 3,000 bytes costs 3,000. Every byte
-that is read pays for some more, so that no text takes more than a fixed multiple of the time of a plain one.
+Everything is counted in bytes of a plain log: what takes as long as reading 5,000 bytes costs 5,000. Every byte that is
+read pays for a part of one more, so that no text takes more than a fixed multiple of the time of a plain one.
 """
 
 from collections import Counter
@@ -55,7 +55,9 @@ class Effort:
         self._idle_looks = [0] * literals
         # From which byte of the text on a literal is looked at again.
         self._awake = [0] * literals
+        # The places that led to no look, by their numbers in the scanner that is in use.
         self._idle_places: Counter[int] = Counter()
+        self._scanned: Sequence[int] = ()
 
     @property
     def mode(self) -> Mode:
@@ -117,6 +119,9 @@ class Effort:
 
     def tiresome(self, places: Sequence[Place], numbers: Sequence[int], byte: int) -> frozenset[int]:
         """Count places that led to no look; now and then the literals better left out, else none."""
+        if numbers is not self._scanned:
+            self._idle_places.clear()
+            self._scanned = numbers
         self._idle_places.update(map(itemgetter(0), places))
         total = self._idle_places.total()
         if total < IDLE_PLACES:

@@ -213,6 +213,8 @@ class Matcher:
         found = self._scanner.places(part)
         mode = effort.mode
         left = effort.worthwhile(found, numbers, here)
+        if len(left) < len(found) or self._complete_from or mode is not Mode.FREELY:
+            self._refused_at = here + len(part)
         if len(left) < len(found):
             self._leave_out(found, here)
         while left and mode is not Mode.NOTHING:
@@ -223,8 +225,6 @@ class Matcher:
                     if effort.mode is not mode:
                         break
             left, mode = left[last:], effort.mode
-        if found and mode is not Mode.FREELY:
-            self._refused_at = here + len(part)
 
     def _leave_out(self, found: list[Place], here: int) -> None:
         """Go on without literals that stand everywhere and lead nowhere, and without those inside them."""
@@ -373,9 +373,3 @@ def _joined(line: CleanLine, block: bytes, end: int) -> bytes:
         following = reader.clean(block[start:end])
         parts.append(following.text)
     return " ".join(parts).encode() if len(parts) > 1 else b""
-
-
-def blocks(read: Any) -> Iterator[bytes]:
-    """The blocks of a binary stream."""
-    while data := read(BLOCK_BYTES):
-        yield data
