@@ -13,7 +13,7 @@ from vllm_doctor.triage.prefilter import Place
 
 # What may be spent on any text, and what every byte adds.
 FREE = 800_000
-PER_BYTE = 0.5
+PER_BYTE = 0.4
 
 # Below this, literals rest sooner; below nothing, only those never looked at count, until so much is owed.
 RESERVE = 200_000
@@ -32,6 +32,9 @@ IDLE_PLACES = 20_000
 # The least share of the idle places that is worth a new automaton, and of one literal to be left out.
 WORTHWHILE = 0.5
 FREQUENT = 0.02
+
+# Where none is, so many times nothing is counted: counting costs time too.
+UNCOUNTED = 48
 
 NEVER = 2**62
 
@@ -58,6 +61,7 @@ class Effort:
         # The places that led to no look, by their numbers in the scanner that is in use.
         self._idle_places: Counter[int] = Counter()
         self._scanned: Sequence[int] = ()
+        self._uncounted = 0
 
     @property
     def mode(self) -> Mode:
@@ -122,6 +126,9 @@ class Effort:
         if numbers is not self._scanned:
             self._idle_places.clear()
             self._scanned = numbers
+        if self._uncounted:
+            self._uncounted -= 1
+            return frozenset()
         self._idle_places.update(map(itemgetter(0), places))
         total = self._idle_places.total()
         if total < IDLE_PLACES:
@@ -132,4 +139,7 @@ class Effort:
             if count > total * FREQUENT and self._awake[numbers[n]] > byte
         }
         self._idle_places.clear()
-        return frozenset(often) if sum(often.values()) > total * WORTHWHILE else frozenset()
+        if sum(often.values()) > total * WORTHWHILE:
+            return frozenset(often)
+        self._uncounted = UNCOUNTED
+        return frozenset()
