@@ -12,7 +12,7 @@ from operator import itemgetter
 from vllm_doctor.triage.prefilter import Place
 
 # What may be spent on any text, and what every byte adds.
-FREE = 800_000
+FREE = 2_000_000
 PER_BYTE = 0.4
 
 # Below this, literals rest sooner; below nothing, only those never looked at count, until so much is owed.

@@ -10,7 +10,7 @@ from msgspec import Struct
 from vllm_doctor.triage import reader
 from vllm_doctor.triage.conditions import CONDITIONS
 from vllm_doctor.triage.effort import Effort, Mode
-from vllm_doctor.triage.literals import literals
+from vllm_doctor.triage.literals import literals, required
 from vllm_doctor.triage.prefilter import Place, Prefilter
 from vllm_doctor.triage.reader import CleanLine
 from vllm_doctor.triage.signature import Signature, book
@@ -25,12 +25,13 @@ LEFT_OUT_BYTES = 8 * 2**20
 MAXIMUM_LEFT_OUT_BYTES = 64 * 2**20
 
 # What is done with a line, in bytes of a plain log that are read in the same time.
-LOOK_COST = 4500
+LOOK_COST = 3500
 LOOK_COST_PER_BYTE = 4
-CANDIDATE_COST = 700
+CHECK_COST = 150
+CANDIDATE_COST = 400
 CANDIDATE_COST_PER_BYTE = 2
 MATCH_COST = 5000
-JOIN_COST = 8000
+JOIN_COST = 6000
 REPEATED_COST = 600
 
 # Expressions that are tried on one line: no message holds the literals of more.
@@ -82,9 +83,26 @@ class _Pattern:
         self.literals = literals(expression)
         if not self.literals:
             raise ValueError(f"{signature.id}: no literal in {expression!r}")
+        # What stands in every match besides the literals that the prefilter looks for: one each, or one of several.
+        others = [sorted(run.encode() for run in runs) for runs in required(expression) if runs != self.literals]
+        self._runs = tuple(runs[0] for runs in others if len(runs) == 1)
+        self._choices = tuple(tuple(runs) for runs in others if len(runs) > 1)
         self._expression = expression
         self._compiled: Any = None
         self._unless: Any = None
+
+    def may_match(self, lower: bytes) -> bool:
+        """Whether the text, in lower case, holds what a match needs besides a literal: far cheaper than a search."""
+        for run in self._runs:
+            if run not in lower:
+                return False
+        for runs in self._choices:
+            for run in runs:
+                if run in lower:
+                    break
+            else:
+                return False
+        return True
 
     def captures(self, text: bytes) -> dict[str, str] | None:
         """The named groups where the text matches, else None."""
@@ -112,8 +130,11 @@ class Patterns:
 
     def of(self, numbers: Iterable[int]) -> list[_Pattern]:
         """The expressions that these literals may lead to."""
-        found = (pattern for number in sorted(numbers) for pattern in self.with_literal[number])
-        return list({id(pattern): pattern for pattern in found}.values())
+        found: dict[int, _Pattern] = {}
+        for number in sorted(numbers):
+            for pattern in self.with_literal[number]:
+                found[id(pattern)] = pattern
+        return list(found.values())
 
 
 @lru_cache(maxsize=1)
@@ -136,6 +157,7 @@ class Matcher:
         self._left_out_bytes = LEFT_OUT_BYTES
         self._refused_at = -1
         self._counts: dict[str, int] = {}
+        self._full: set[str] = set()
         self._repeats: dict[int, int] = {}
         self._joins = 0
         self._bytes = 0
@@ -250,10 +272,7 @@ class Matcher:
             self._effort.spend(REPEATED_COST)
             self._effort.note(literals, here, useful=False)
             return
-        candidates = [p for p in self._patterns.of(literals) if not self._is_full(p.signature)]
-        if known:
-            candidates = [p for p in candidates if (p.signature.id, number) not in known]
-        del candidates[MAXIMUM_CANDIDATES:]
+        candidates = self._candidates(literals, number, known)
         self._effort.spend(LOOK_COST + LOOK_COST_PER_BYTE * len(raw))
         before = len(self.matches)
         if candidates:
@@ -263,13 +282,22 @@ class Matcher:
                 self._join(missed, line, block, seen.end, number)
         self._effort.spend(MATCH_COST * (len(self.matches) - before))
         self._effort.note(literals, here, useful=len(self.matches) > before)
-        if not candidates or len(self.matches) > before:
+        if self._full and (not candidates or len(self.matches) > before):
             self._retire(literals)
+
+    def _candidates(self, literals: Iterable[int], number: int, known: "set[tuple[str, int]] | None") -> list[_Pattern]:
+        """The expressions to try on a line, of signatures that have not all their matches yet."""
+        found = self._patterns.of(literals)
+        if self._full:
+            found = [p for p in found if p.signature.id not in self._full]
+        if known:
+            found = [p for p in found if (p.signature.id, number) not in known]
+        return found[:MAXIMUM_CANDIDATES]
 
     def _retire(self, literals: Iterable[int]) -> None:
         """Give up the literals of which every signature has its matches."""
         for literal in literals:
-            if all(self._is_full(p.signature) for p in self._patterns.with_literal[literal]):
+            if all(p.signature.id in self._full for p in self._patterns.with_literal[literal]):
                 self._effort.retire(literal)
 
     def _join(self, missed: list[_Pattern], line: CleanLine, block: bytes, end: int, number: int) -> None:
@@ -285,26 +313,34 @@ class Matcher:
             self._repeats[key] = repeats + 1
         return repeats >= MAXIMUM_REPEATS
 
-    def _is_full(self, signature: Signature) -> bool:
-        return self._counts.get(signature.id, 0) >= MAXIMUM_MATCHES
-
     def _match(self, candidates: list[_Pattern], line: CleanLine, text: bytes, number: int) -> list[_Pattern]:
         """Keep what matches; the expressions that do not are given back."""
+        if line.quiet:
+            candidates = [p for p in candidates if p.signature.quiet_levels]
         missed: list[_Pattern] = []
         done: set[str] = set()
+        lower = text.lower()
+        self._effort.spend(CHECK_COST * len(candidates))
         for pattern in candidates:
-            signature = pattern.signature
-            if signature.id in done or (line.quiet and not signature.quiet_levels):
-                continue
-            self._effort.spend(CANDIDATE_COST + CANDIDATE_COST_PER_BYTE * len(text))
-            captures = pattern.captures(text)
-            if captures is None or not _holds(signature, captures):
+            captures = self._captures(pattern, text) if pattern.may_match(lower) else None
+            if captures is None:
                 missed.append(pattern)
-                continue
-            done.add(signature.id)
-            self._counts[signature.id] = self._counts.get(signature.id, 0) + 1
-            self.matches.append(Match(signature=signature, number=number, line=line, captures=captures))
-        return [p for p in missed if p.signature.id not in done]
+            elif pattern.signature.id not in done:
+                done.add(pattern.signature.id)
+                self._keep(Match(signature=pattern.signature, number=number, line=line, captures=captures))
+        return [p for p in missed if p.signature.id not in done] if done else missed
+
+    def _captures(self, pattern: _Pattern, text: bytes) -> dict[str, str] | None:
+        self._effort.spend(CANDIDATE_COST + CANDIDATE_COST_PER_BYTE * len(text))
+        captures = pattern.captures(text)
+        return captures if captures is not None and _holds(pattern.signature, captures) else None
+
+    def _keep(self, match: Match) -> None:
+        name = match.signature.id
+        self.matches.append(match)
+        self._counts[name] = count = self._counts.get(name, 0) + 1
+        if count >= MAXIMUM_MATCHES:
+            self._full.add(name)
 
 
 def _part_end(block: bytes, start: int) -> int:
