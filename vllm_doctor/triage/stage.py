@@ -28,10 +28,15 @@ class Stages:
 
     def at(self, match: Match) -> str:
         """The stage where that match stands, "" where the text does not tell."""
-        said = self._said[0].signature.stage[5:] if self._said else ""
-        if said == "serving":
-            return self._of_frames(match) or said
+        said = self._of_words()
+        if said != "load":
+            return self._of_frames(match) or said or self._of_markers(match) or self._of_what_follows(match)
         return self._of_frames(match) or self._of_markers(match) or self._of_what_follows(match) or said
+
+    def _of_words(self) -> str:
+        """What a person says of it. "While loading" may mean any part of the start, the other words mean what they say."""
+        stages = {m.signature.stage[5:] for m in self._said}
+        return next((stage for stage in FRAME_ORDER if stage in stages), "")
 
     def _of_frames(self, match: Match) -> str:
         stages = {
