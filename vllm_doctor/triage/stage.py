@@ -34,7 +34,7 @@ class Stages:
         return self._of_frames(match) or self._of_markers(match) or self._of_what_follows(match) or said
 
     def _of_words(self) -> str:
-        """What a person says of it. "While loading" may mean any part of the start, the other words mean what they say."""
+        """What a person says of it; "while loading" may mean any part of the start."""
         stages = {m.signature.stage[5:] for m in self._said}
         return next((stage for stage in FRAME_ORDER if stage in stages), "")
 
