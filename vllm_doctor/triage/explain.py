@@ -57,8 +57,12 @@ def explain_text(text: str | bytes) -> Explanation:
 def explain_stream(stream: BinaryIO) -> Explanation:
     """Explain a stream of any size, in memory that does not grow with it."""
     reading = Reading()
-    while block := stream.read(BLOCK_BYTES):
-        reading.feed(block)
+    block = stream.read(BLOCK_BYTES)
+    while block:
+        following = stream.read(BLOCK_BYTES)
+        # A last line that nothing ends would be looked at on its own, apart from the lines it goes on from.
+        reading.feed(block if following or block.endswith(b"\n") else block + b"\n")
+        block = following
     return reading.explanation()
 
 
