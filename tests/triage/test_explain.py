@@ -132,6 +132,13 @@ def test_blocks_of_any_size_give_the_same(size: int, padding: int) -> None:
     assert [f.lines for f in got.findings] == [f.lines for f in explain_text(text).findings]
 
 
+def test_a_last_line_that_nothing_ends_goes_on_from_the_lines_before() -> None:
+    text = 'File "vllm/config.py", line 62\n    rope_scaling["type"]\nKeyError: \'type\''
+    with_end, without = (explain_text(t).findings for t in (text + "\n", text))
+    assert with_end[0].finding.cause == "transformers-mismatch"
+    assert with_end == without
+
+
 @given(st.binary(max_size=3000))
 @settings(deadline=None)
 def test_any_bytes_are_explained(data: bytes) -> None:

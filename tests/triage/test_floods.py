@@ -63,7 +63,8 @@ def test_the_cause_is_found(name: str, place: str) -> None:
     log = {"first": FAULT + lines, "last": lines + FAULT, "before the last lines": lines + FAULT + behind}[place]
     number = log[: log.index(FAULT)].count(b"\n") + 1
     found = explain_stream(io.BytesIO(log)).findings
-    assert [(f.finding.cause, [line.number for line in f.lines]) for f in found] == [("tp-divisibility", [number])]
+    # Lines that are harmless alone may say something together: what else is named is not the question here.
+    assert ("tp-divisibility", [number]) in [(f.finding.cause, [line.number for line in f.lines]) for f in found]
 
 
 def spent(matcher: Matcher, size: int) -> float:

@@ -60,8 +60,12 @@ def explain_text(text: str | bytes) -> Explanation:
 def explain_stream(stream: BinaryIO) -> Explanation:
     """Explain a stream of any size, in memory that does not grow with it."""
     reading = Reading()
-    while block := stream.read(BLOCK_BYTES):
-        reading.feed(block)
+    block = stream.read(BLOCK_BYTES)
+    while block:
+        following = stream.read(BLOCK_BYTES)
+        # A last line that nothing ends would be looked at on its own, apart from the lines it goes on from.
+        reading.feed(block if following or block.endswith(b"\n") else block + b"\n")
+        block = following
     return reading.explanation()
 
 
@@ -75,14 +79,17 @@ class Reading:
         self._kept = 0
         # The first block waits: where it is the whole text, it may be read with its escaped lines parted instead.
         self._waiting: bytes | None = None
+        self._is_escaped = False
 
     def feed(self, block: bytes) -> None:
         """Take more of the text."""
         if self._waiting is None and not self._kept:
             self._waiting = block
         else:
+            if self._waiting is not None:
+                self._decide(self._waiting)
             self._feed_waiting()
-            self._matcher.feed(block)
+            self._matcher.feed(self._lines_of(block))
         self._telling.feed(block)
         if self._kept < KEPT_BYTES:
             self._head.append(block[: KEPT_BYTES - self._kept])
@@ -101,6 +108,18 @@ class Reading:
             self._matcher.feed(self._waiting)
             self._waiting = None
 
+    def _decide(self, first: bytes) -> None:
+        """Whether a text of several blocks is a log in one string: then its first block is its head."""
+        parted = wrapped.unescaped(first)
+        if parted is not None:
+            self._is_escaped = True
+            self._head, self._kept = [parted], KEPT_BYTES
+            self._waiting = parted
+
+    def _lines_of(self, block: bytes) -> bytes:
+        """The block with its own lines, where the text is a log in one string."""
+        return (wrapped.unescaped(block) or block) if self._is_escaped else block
+
     def _matches(self, *, whole: bool) -> Sequence[Match]:
         self._feed_waiting()
         if whole:
@@ -110,10 +129,9 @@ class Reading:
 
     def _explained(self, *, whole: bool) -> Explanation:
         head = b"".join(self._head)
-        if (parted := wrapped.unescaped(head)) is not None:
-            ranked, head = _ranked(parted), parted
-        else:
-            ranked = rank(self._matches(whole=whole))
+        parted = None if self._is_escaped else wrapped.unescaped(head)
+        ranked = rank(self._matches(whole=whole)) if parted is None else _ranked(parted)
+        head = parted or head
         if not ranked or not _names_root(ranked):
             ranked = _second_reading(head) or ranked
         snapshot, judged = embedded.judge(head)
