@@ -20,7 +20,8 @@ class Call(NamedTuple):
     peak_mib: float
 
 
-_MEASURE = """
+# Calls a command, and prints the peak memory of its processes.
+MEASURE = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[1:])
 print("PEAK", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -36,7 +37,7 @@ def measured(
 ) -> Call:
     """Run `vllm-doctor`; fails where it shows a traceback or a terminal escape."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'checks'}", "HF_HUB_OFFLINE": "1", **(variables or {})}
-    argv = [sys.executable, "-c", _MEASURE, sys.executable, "-m", "vllm_doctor", *map(str, arguments)]
+    argv = [sys.executable, "-c", MEASURE, sys.executable, "-m", "vllm_doctor", *map(str, arguments)]
     started = time.monotonic()
     done = subprocess.run(
         argv, cwd=folder or "/", env=environment, capture_output=True, timeout=limit_seconds, check=False

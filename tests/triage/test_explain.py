@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from vllm_doctor.finding import Severity
 from vllm_doctor.triage import explain_stream, explain_text
-from vllm_doctor.triage.matcher import MAXIMUM_LOOKS
 from vllm_doctor.triage.signature import book
 from vllm_doctor.triage.telling import Telling
+
+NOISY_LINES = 20_000
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB."
 
@@ -111,11 +112,11 @@ def test_an_environment_report_is_judged_with_the_text() -> None:
 
 def test_the_cause_is_found_behind_megabytes_of_other_lines() -> None:
     near_misses = "ERROR 02-06 16:34:06 [x.py:1] request failed with error number {0}\n"
-    noise = "".join(near_misses.format(number) for number in range(MAXIMUM_LOOKS * 60))
+    noise = "".join(near_misses.format(number) for number in range(NOISY_LINES))
     text = noise + "ValueError: Total number of attention heads (12) must be divisible by tensor parallel size (8).\n"
     explanation = explain_stream(io.BytesIO(text.encode()))
     assert explanation.findings[0].finding.cause == "tp-divisibility"
-    assert explanation.findings[0].lines[0].number == MAXIMUM_LOOKS * 60 + 1
+    assert explanation.findings[0].lines[0].number == NOISY_LINES + 1
 
 
 @given(st.integers(1, 200), st.integers(0, 3000))
@@ -129,6 +130,13 @@ def test_blocks_of_any_size_give_the_same(size: int, padding: int) -> None:
         reading.feed(text[start : start + size])
     got = reading.explanation()
     assert [f.lines for f in got.findings] == [f.lines for f in explain_text(text).findings]
+
+
+def test_a_last_line_that_nothing_ends_goes_on_from_the_lines_before() -> None:
+    text = 'File "vllm/config.py", line 62\n    rope_scaling["type"]\nKeyError: \'type\''
+    with_end, without = (explain_text(t).findings for t in (text + "\n", text))
+    assert with_end[0].finding.cause == "transformers-mismatch"
+    assert with_end == without
 
 
 @given(st.binary(max_size=3000))

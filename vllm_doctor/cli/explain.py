@@ -1,5 +1,6 @@
 """`vllm-doctor explain`: the root cause out of a log, a traceback, an HTTP body or a report; or the page of a cause."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,22 +124,33 @@ def _exit_code(findings: "tuple[Explained, ...]", fail_on: str) -> int:
 
 
 def _follow(path: Path, output: options.Output, given: dict[str, Any]) -> int:
-    """Print what the log says whenever that changes, until interrupted; a file that was cut off is read anew."""
+    """Print what the log says whenever that changes, until interrupted.
+
+    A file that was cut off, or replaced by another of its name, is read anew; one that is gone is waited for.
+    """
     import time
 
     from vllm_doctor.triage.explain import Reading
 
     said: tuple[str, ...] = ()
     reading, place = Reading(), 0
+    file_id: tuple[int, int] | None = None
     while True:
         try:
-            if path.stat().st_size < place:
-                reading, place, said = Reading(), 0, ()
             with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_size < place or file_id not in (None, (status.st_dev, status.st_ino)):
+                    reading, place, said = Reading(), 0, ()
+                file_id = (status.st_dev, status.st_ino)
                 file.seek(place)
                 while block := file.read(2**20):
                     reading.feed(block)
                     place += len(block)
+        except FileNotFoundError as problem:
+            if file_id is None:
+                raise InputFileError(f"{path}: {problem.strerror}", "name a log that can be read") from None
+            # The next file of this name is another one, even where it gets the same number.
+            file_id = (-1, -1)
         except OSError as problem:
             raise InputFileError(f"{path}: {problem.strerror}", "name a log that can be read") from None
         explanation = _selected(reading.so_far(), given)

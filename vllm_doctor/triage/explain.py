@@ -18,6 +18,9 @@ from vllm_doctor.triage.signature import Role
 # The beginning of a text is kept for a second look (wrapped lines, an environment report, a launch command).
 KEPT_BYTES = 2 * 2**20
 
+# A text that names more causes than this is no log of one server; the best ranked are shown.
+MAXIMUM_CAUSES = 8
+
 # A line of evidence longer than this is cut.
 MAXIMUM_CHARACTERS = 600
 
@@ -57,8 +60,12 @@ def explain_text(text: str | bytes) -> Explanation:
 def explain_stream(stream: BinaryIO) -> Explanation:
     """Explain a stream of any size, in memory that does not grow with it."""
     reading = Reading()
-    while block := stream.read(BLOCK_BYTES):
-        reading.feed(block)
+    block = stream.read(BLOCK_BYTES)
+    while block:
+        following = stream.read(BLOCK_BYTES)
+        # A last line that nothing ends would be looked at on its own, apart from the lines it goes on from.
+        reading.feed(block if following or block.endswith(b"\n") else block + b"\n")
+        block = following
     return reading.explanation()
 
 
@@ -70,10 +77,19 @@ class Reading:
         self._telling = telling.Telling()
         self._head: list[bytes] = []
         self._kept = 0
+        # The first block waits: where it is the whole text, it may be read with its escaped lines parted instead.
+        self._waiting: bytes | None = None
+        self._is_escaped = False
 
     def feed(self, block: bytes) -> None:
         """Take more of the text."""
-        self._matcher.feed(block)
+        if self._waiting is None and not self._kept:
+            self._waiting = block
+        else:
+            if self._waiting is not None:
+                self._decide(self._waiting)
+            self._feed_waiting()
+            self._matcher.feed(self._lines_of(block))
         self._telling.feed(block)
         if self._kept < KEPT_BYTES:
             self._head.append(block[: KEPT_BYTES - self._kept])
@@ -81,25 +97,52 @@ class Reading:
 
     def explanation(self) -> Explanation:
         """What the whole text says; nothing can be fed after it."""
-        self._matcher.finish()
-        return self.so_far()
+        return self._explained(whole=True)
 
     def so_far(self) -> Explanation:
         """What the whole lines say that were read so far."""
+        return self._explained(whole=False)
+
+    def _feed_waiting(self) -> None:
+        if self._waiting is not None:
+            self._matcher.feed(self._waiting)
+            self._waiting = None
+
+    def _decide(self, first: bytes) -> None:
+        """Whether a text of several blocks is a log in one string: then its first block is its head."""
+        parted = wrapped.unescaped(first)
+        if parted is not None:
+            self._is_escaped = True
+            self._head, self._kept = [parted], KEPT_BYTES
+            self._waiting = parted
+
+    def _lines_of(self, block: bytes) -> bytes:
+        """The block with its own lines, where the text is a log in one string."""
+        return (wrapped.unescaped(block) or block) if self._is_escaped else block
+
+    def _matches(self, *, whole: bool) -> Sequence[Match]:
+        self._feed_waiting()
+        if whole:
+            self._matcher.finish()
+        self._matcher.look_at_end()
+        return self._matcher.matches
+
+    def _explained(self, *, whole: bool) -> Explanation:
         head = b"".join(self._head)
-        if (parted := wrapped.unescaped(head)) is not None:
-            ranked, head = _ranked(parted), parted
-        else:
-            ranked = rank(self._matcher.matches)
+        parted = None if self._is_escaped else wrapped.unescaped(head)
+        ranked = rank(self._matches(whole=whole)) if parted is None else _ranked(parted)
+        head = parted or head
         if not ranked or not _names_root(ranked):
             ranked = _second_reading(head) or ranked
         snapshot, judged = embedded.judge(head)
-        findings = _one_ranking([_explained(r) for r in ranked], judged, reported=_holds_report(snapshot))
+        findings = _one_ranking(
+            [_explained(r) for r in ranked[:MAXIMUM_CAUSES]], judged, reported=_holds_report(snapshot)
+        )
         return Explanation(
             findings=tuple(findings),
             telling=() if findings else tuple(_line(n, t) for n, t in self._telling.lines()),
             snapshot=snapshot,
-            lines=self._matcher.lines,
+            lines=self._telling.line_count,
         )
 
 

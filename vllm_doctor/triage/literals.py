@@ -20,6 +20,11 @@ def literals(pattern: str) -> frozenset[str]:
     return best if best and min(map(len, best)) >= MINIMUM_LENGTH else frozenset()
 
 
+def required(pattern: str) -> tuple[frozenset[str], ...]:
+    """Sets of runs in lower case: every match of the expression contains one of each set."""
+    return tuple(dict.fromkeys(_options(pattern, 0, len(pattern))))
+
+
 def _options(pattern: str, start: int, end: int) -> Iterator[frozenset[str]]:
     """Sets of runs between two places outside groups: any one of these sets will do."""
     branches = _branches(pattern, start, end)

@@ -1,6 +1,5 @@
 """Text in, matches out: streams through any size in constant memory and in time linear in the bytes."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -10,22 +9,38 @@ from msgspec import Struct
 
 from vllm_doctor.triage import reader
 from vllm_doctor.triage.conditions import CONDITIONS
-from vllm_doctor.triage.literals import literals
-from vllm_doctor.triage.prefilter import Prefilter, options
+from vllm_doctor.triage.effort import Effort, Mode
+from vllm_doctor.triage.literals import literals, required
+from vllm_doctor.triage.prefilter import Place, Prefilter
 from vllm_doctor.triage.reader import CleanLine
 from vllm_doctor.triage.signature import Signature, book
 
 BLOCK_BYTES = 2**20
 
-# A literal that was looked at so often has said what it has to say; the time per byte stays bounded.
-MAXIMUM_LOOKS = 300
+# So much is searched for literals at a time: their places are a list in memory.
+PART_BYTES = 32 * 2**10
 
-# Looks at lines that any text may have, and one more for so many bytes; beyond that a literal has its first looks only.
-# A line counts once more for so many of its own bytes.
-FREE_LOOKS = 250
-BYTES_PER_LOOK = 16384
-LINE_BYTES_PER_LOOK = 1024
-FIRST_LOOKS = 2
+# Literals that are left out of the search are looked for again after so many bytes, the next time after twice as many.
+LEFT_OUT_BYTES = 8 * 2**20
+MAXIMUM_LEFT_OUT_BYTES = 64 * 2**20
+
+# What is done with a line, in bytes of a plain log that are read in the same time.
+LOOK_COST = 3500
+LOOK_COST_PER_BYTE = 4
+CHECK_COST = 150
+CANDIDATE_COST = 400
+CANDIDATE_COST_PER_BYTE = 2
+MATCH_COST = 5000
+JOIN_COST = 6000
+REPEATED_COST = 600
+
+# Expressions that are tried on one line: no message holds the literals of more.
+MAXIMUM_CANDIDATES = 64
+
+# Of a line longer than the first, so much is looked at before and behind a literal.
+LONG_LINE_BYTES = 1536
+BYTES_BEFORE = 256
+BYTES_BEHIND = 1024
 
 # Lines that are also read together with those that follow them: so many, and one more for so many bytes.
 FREE_JOINS = 40
@@ -38,11 +53,17 @@ MAXIMUM_MATCHES = 16
 MAXIMUM_REPEATS = 16
 REMEMBERED_LINES = 20_000
 
-# So many hits that lead to no look pay for an automaton without their literals, for the rest of the block.
-MAXIMUM_IDLE_HITS = 250
-
 # The lines after a hit that a wrapped message may go on in.
 FOLLOWING_LINES = 3
+
+# What ended a server stands at the end of its log: its last lines are looked at in any case, for so much, and for a
+# fiftieth of what the whole text took to read.
+END_BYTES = 128 * 2**10
+END_COST = 500_000
+BYTES_PER_END_COST = 50
+
+# One expression's automaton in RE2: hardly any needs more than a tenth of it.
+EXPRESSION_BYTES = 2 * 2**20
 
 
 class Match(Struct, frozen=True, kw_only=True):
@@ -62,16 +83,33 @@ class _Pattern:
         self.literals = literals(expression)
         if not self.literals:
             raise ValueError(f"{signature.id}: no literal in {expression!r}")
+        # What stands in every match besides the literals that the prefilter looks for: one each, or one of several.
+        others = [sorted(run.encode() for run in runs) for runs in required(expression) if runs != self.literals]
+        self._runs = tuple(runs[0] for runs in others if len(runs) == 1)
+        self._choices = tuple(tuple(runs) for runs in others if len(runs) > 1)
         self._expression = expression
         self._compiled: Any = None
         self._unless: Any = None
 
+    def may_match(self, lower: bytes) -> bool:
+        """Whether the text, in lower case, holds what a match needs besides a literal: far cheaper than a search."""
+        for run in self._runs:
+            if run not in lower:
+                return False
+        for runs in self._choices:
+            for run in runs:
+                if run in lower:
+                    break
+            else:
+                return False
+        return True
+
     def captures(self, text: bytes) -> dict[str, str] | None:
         """The named groups where the text matches, else None."""
         if self._compiled is None:
-            self._compiled = re2.compile(self._expression.encode(), options())
+            self._compiled = re2.compile(self._expression.encode(), _options())
             if self.signature.unless:
-                self._unless = re2.compile(self.signature.unless.encode(), options())
+                self._unless = re2.compile(self.signature.unless.encode(), _options())
         found = self._compiled.search(text)
         if found is None or (self._unless is not None and self._unless.search(text)):
             return None
@@ -83,26 +121,20 @@ class Patterns:
 
     def __init__(self, signatures: Iterable[Signature]) -> None:
         everything = [_Pattern(s, expression) for s in signatures for expression in s.patterns]
-        self.literals = frozenset(literal for p in everything for literal in p.literals)
         by_literal: dict[bytes, list[_Pattern]] = {}
         for pattern in everything:
             for literal in pattern.literals:
                 by_literal.setdefault(literal.encode(), []).append(pattern)
-        self._by_literal = by_literal
-        self._inner: dict[bytes, tuple[bytes, ...]] = {}
-        self.prefilter = Prefilter(self.literals)
+        self.prefilter = Prefilter(by_literal)
+        self.with_literal = [tuple(by_literal[literal]) for literal in self.prefilter.literals]
 
-    def of(self, literals: Iterable[bytes]) -> list[_Pattern]:
+    def of(self, numbers: Iterable[int]) -> list[_Pattern]:
         """The expressions that these literals may lead to."""
-        inner = {part for literal in literals for part in self._within(literal)}
-        found = (pattern for literal in sorted(inner) for pattern in self._by_literal[literal])
-        return list({id(pattern): pattern for pattern in found}.values())
-
-    def _within(self, literal: bytes) -> tuple[bytes, ...]:
-        """The literal and those that stand inside it: the prefilter names the longest of a place."""
-        if literal not in self._inner:
-            self._inner[literal] = tuple(other for other in self._by_literal if other in literal)
-        return self._inner[literal]
+        found: dict[int, _Pattern] = {}
+        for number in sorted(numbers):
+            for pattern in self.with_literal[number]:
+                found[id(pattern)] = pattern
+        return list(found.values())
 
 
 @lru_cache(maxsize=1)
@@ -116,20 +148,27 @@ class Matcher:
 
     def __init__(self, known: Patterns | None = None) -> None:
         self.matches: list[Match] = []
-        self.lines = 0
+        self._line_ends = 0
         self._patterns = known or patterns()
-        self._usual = self._prefilter = self._patterns.prefilter
-        self._left_out: frozenset[bytes] = frozenset()
-        self._idle: Counter[bytes] = Counter()
-        self._idle_hits = MAXIMUM_IDLE_HITS
-        self._looks: dict[bytes, int] = {}
+        self._prefilter = self._patterns.prefilter
+        self._scanner = self._prefilter.scanner
+        self._effort = Effort(len(self._prefilter.literals))
+        self._complete_from = 0
+        self._left_out_bytes = LEFT_OUT_BYTES
+        self._refused_at = -1
         self._counts: dict[str, int] = {}
-        self._worn: set[bytes] = set()
+        self._full: set[str] = set()
         self._repeats: dict[int, int] = {}
-        self._total_looks = 0
         self._joins = 0
         self._bytes = 0
+        self._done = 0
         self._rest = b""
+        self._end = b""
+
+    @property
+    def lines(self) -> int:
+        """How many lines were looked at, with one that has not ended."""
+        return self._line_ends + bool(self._end and not self._end.endswith(b"\n"))
 
     def feed(self, data: bytes) -> None:
         """Take more bytes; whole lines are looked at, the rest waits."""
@@ -147,68 +186,125 @@ class Matcher:
         if self._rest:
             self._look(self._rest)
             self._rest = b""
+        self.look_at_end()
+
+    def look_at_end(self) -> None:
+        """Look at the last lines that were read, where the many before them had left no time for all of these."""
+        if self._refused_at < self._bytes - len(self._end):
+            return
+        self._refused_at = -1
+        text, known = self._end, {(m.signature.id, m.number) for m in self.matches}
+        number, begun = self._line_ends + 1, len(text)
+        least = self._effort.balance - END_COST - self._bytes // BYTES_PER_END_COST
+        for _, start, end in reversed(self._prefilter.scanner.places(text.lower())):
+            if start >= begun:
+                continue
+            seen = _seen(text, start, end, cut=self._bytes > len(text))
+            number -= text.count(b"\n", seen.begin, begun)
+            begun = seen.begin
+            self._line(text, seen, number, known)
+            if self._effort.balance < least:
+                break
+        self.matches.sort(key=lambda match: match.number)
 
     def _look(self, block: bytes) -> None:
-        self._bytes += len(block)
-        self._start_block()
-        counted, place = 0, 0
-        number = self.lines + 1
-        while (hit := self._prefilter.next_place(block, place)) is not None:
-            literal = block[hit[0] : hit[1]].lower()
-            if self._is_worn(literal):
-                # The rest of the line may hold another literal.
-                place = hit[1]
-                self._note_idle(literal)
-                continue
-            start, end = _window(block, *hit)
+        self._effort.earn(len(block))
+        lower = block.lower()
+        self._done = place = 0
+        cut = bool(self._end) and not self._end.endswith(b"\n")
+        counted, number = 0, self._line_ends + 1
+        while place < len(block):
+            end = _part_end(block, place)
+            # A part that ends within a line is searched a little further, for what stands across its end.
+            further = end if block[end - 1 : end] == b"\n" else end + self._prefilter.longest
+            for start, stop in self._places(lower[place:further], place):
+                seen = _seen(block, start, stop, cut=cut)
+                number += block.count(b"\n", counted, seen.begin)
+                counted, self._done = seen.begin, seen.end
+                self._line(block, seen, number)
             place = end
-            raw = block[start:end]
-            if self._is_repeated(raw):
-                self._note_idle(literal)
-                continue
-            number += block.count(b"\n", counted, start)
-            counted = start
-            self._line(block, raw, end, number)
-        self.lines += block.count(b"\n") + (not block.endswith(b"\n"))
+        self._bytes += len(block)
+        self._end = (self._end + block[-END_BYTES:])[-END_BYTES:]
+        self._line_ends += block.count(b"\n")
 
-    def _is_worn(self, literal: bytes) -> bool:
-        if literal in self._worn:
-            return True
-        exhausted = self._total_looks > FREE_LOOKS + self._bytes // BYTES_PER_LOOK
-        return exhausted and self._looks.get(literal, 0) >= FIRST_LOOKS
+    def _places(self, part: bytes, offset: int) -> Iterator[tuple[int, int]]:
+        """The places in a part of a block that are worth a look, behind what is done, while there is time for it."""
+        here = self._bytes + offset
+        self._restore(here)
+        effort, numbers = self._effort, self._scanner.numbers
+        found = self._scanner.places(part)
+        mode = effort.mode
+        left = effort.worthwhile(found, numbers, here)
+        if len(left) < len(found) or self._complete_from or mode is not Mode.FREELY:
+            self._refused_at = here + len(part)
+        if len(left) < len(found):
+            self._leave_out(found, here)
+        while left and mode is not Mode.NOTHING:
+            last = 0
+            for last, (literal, start, end) in enumerate(left, 1):  # noqa: B007 - where the loop was left
+                if offset + start >= self._done and effort.is_worthwhile(literal, here + start, mode):
+                    yield offset + start, offset + end
+                    if effort.mode is not mode:
+                        break
+            left, mode = left[last:], effort.mode
 
-    def _start_block(self) -> None:
-        if self._worn - self._left_out:
-            self._left_out = frozenset(self._worn)
-            self._usual = self._patterns.prefilter.without(_words(self._left_out))
-        self._prefilter = self._usual
-        self._idle.clear()
-        self._idle_hits = MAXIMUM_IDLE_HITS
+    def _leave_out(self, found: list[Place], here: int) -> None:
+        """Go on without literals that stand everywhere and lead nowhere, and without those inside them."""
+        if tiresome := self._effort.tiresome(found, self._scanner.numbers, here):
+            resting = self._effort.resting(here) - tiresome
+            inner = {number for number in resting if self._prefilter.is_within(number, tiresome)}
+            self._scanner = self._prefilter.without(tiresome | inner | self._effort.retired)
+            self._complete_from = here + self._left_out_bytes
+            self._left_out_bytes = min(2 * self._left_out_bytes, MAXIMUM_LEFT_OUT_BYTES)
 
-    def _note_idle(self, literal: bytes) -> None:
-        """Count a hit that leads to no look; of many, the rest of the block is read without their literals."""
-        self._idle[literal] += 1
-        if self._idle.total() < self._idle_hits:
+    def _restore(self, here: int) -> None:
+        """Look for all literals again, but for those that have said what they can."""
+        if self._complete_from and here >= self._complete_from:
+            self._scanner = self._prefilter.without(self._effort.retired)
+            self._complete_from = 0
+
+    def _line(self, block: bytes, seen: "_Seen", number: int, known: "set[tuple[str, int]] | None" = None) -> None:
+        """Look at one line; `known` are the matches that are not to be noted again."""
+        raw = block[seen.begin : seen.end]
+        literals = self._prefilter.all_in(raw.lower())
+        here = self._bytes + seen.begin
+        if known is None and self._is_repeated(raw):
+            self._effort.spend(REPEATED_COST)
+            self._effort.note(literals, here, useful=False)
             return
-        often = self._idle_hits // 4
-        dropped = {word for word, hits in self._idle.items() if hits >= often or self._is_worn(word)}
-        self._prefilter = self._prefilter.without(_words(dropped))
-        self._idle.clear()
-        # A new automaton costs as much as some thousand hits.
-        self._idle_hits *= 4
+        candidates = self._candidates(literals, number, known)
+        self._effort.spend(LOOK_COST + LOOK_COST_PER_BYTE * len(raw))
+        before = len(self.matches)
+        if candidates:
+            line = reader.clean(raw, block[seen.head : seen.begin])
+            missed = self._match(candidates, line, line.text.encode(), number)
+            if missed and self._joins < FREE_JOINS + self._bytes // BYTES_PER_JOIN:
+                self._join(missed, line, block, seen.end, number)
+        self._effort.spend(MATCH_COST * (len(self.matches) - before))
+        self._effort.note(literals, here, useful=len(self.matches) > before)
+        if self._full and (not candidates or len(self.matches) > before):
+            self._retire(literals)
 
-    def _line(self, block: bytes, raw: bytes, end: int, number: int) -> None:
-        literals = self._prefilter.all_in(raw)
-        candidates = [p for p in self._patterns.of(literals) if not self._is_full(p.signature)]
-        self._note_looks(literals, 1 + len(raw) // LINE_BYTES_PER_LOOK)
-        if not candidates:
-            return
-        line = reader.clean(raw)
-        missed = self._match(candidates, line, line.text.encode(), number)
-        if missed and self._joins < FREE_JOINS + self._bytes // BYTES_PER_JOIN:
-            self._joins += 1
-            if joined := _joined(line, block, end):
-                self._match(missed, line, joined, number)
+    def _candidates(self, literals: Iterable[int], number: int, known: "set[tuple[str, int]] | None") -> list[_Pattern]:
+        """The expressions to try on a line, of signatures that have not all their matches yet."""
+        found = self._patterns.of(literals)
+        if self._full:
+            found = [p for p in found if p.signature.id not in self._full]
+        if known:
+            found = [p for p in found if (p.signature.id, number) not in known]
+        return found[:MAXIMUM_CANDIDATES]
+
+    def _retire(self, literals: Iterable[int]) -> None:
+        """Give up the literals of which every signature has its matches."""
+        for literal in literals:
+            if all(p.signature.id in self._full for p in self._patterns.with_literal[literal]):
+                self._effort.retire(literal)
+
+    def _join(self, missed: list[_Pattern], line: CleanLine, block: bytes, end: int, number: int) -> None:
+        self._joins += 1
+        self._effort.spend(JOIN_COST)
+        if joined := _joined(line, block, end):
+            self._match(missed, line, joined, number)
 
     def _is_repeated(self, raw: bytes) -> bool:
         key = hash(raw)
@@ -217,51 +313,87 @@ class Matcher:
             self._repeats[key] = repeats + 1
         return repeats >= MAXIMUM_REPEATS
 
-    def _is_full(self, signature: Signature) -> bool:
-        return self._counts.get(signature.id, 0) >= MAXIMUM_MATCHES
-
-    def _note_looks(self, literals: Iterable[bytes], cost: int) -> None:
-        """Count the look; a literal is worn where it was looked at often, or all its signatures have their matches."""
-        self._total_looks += cost
-        for literal in literals:
-            self._looks[literal] = looks = self._looks.get(literal, 0) + 1
-            if looks >= MAXIMUM_LOOKS or (
-                looks >= MAXIMUM_MATCHES and all(self._is_full(p.signature) for p in self._patterns.of((literal,)))
-            ):
-                self._worn.add(literal)
-
     def _match(self, candidates: list[_Pattern], line: CleanLine, text: bytes, number: int) -> list[_Pattern]:
         """Keep what matches; the expressions that do not are given back."""
+        if line.quiet:
+            candidates = [p for p in candidates if p.signature.quiet_levels]
         missed: list[_Pattern] = []
         done: set[str] = set()
+        lower = text.lower()
+        self._effort.spend(CHECK_COST * len(candidates))
         for pattern in candidates:
-            signature = pattern.signature
-            if signature.id in done or (line.quiet and not signature.quiet_levels):
-                continue
-            captures = pattern.captures(text)
-            if captures is None or not _holds(signature, captures):
+            captures = self._captures(pattern, text) if pattern.may_match(lower) else None
+            if captures is None:
                 missed.append(pattern)
-                continue
-            done.add(signature.id)
-            self._counts[signature.id] = self._counts.get(signature.id, 0) + 1
-            self.matches.append(Match(signature=signature, number=number, line=line, captures=captures))
-        return [p for p in missed if p.signature.id not in done]
+            elif pattern.signature.id not in done:
+                done.add(pattern.signature.id)
+                self._keep(Match(signature=pattern.signature, number=number, line=line, captures=captures))
+        return [p for p in missed if p.signature.id not in done] if done else missed
+
+    def _captures(self, pattern: _Pattern, text: bytes) -> dict[str, str] | None:
+        self._effort.spend(CANDIDATE_COST + CANDIDATE_COST_PER_BYTE * len(text))
+        captures = pattern.captures(text)
+        return captures if captures is not None and _holds(pattern.signature, captures) else None
+
+    def _keep(self, match: Match) -> None:
+        name = match.signature.id
+        self.matches.append(match)
+        self._counts[name] = count = self._counts.get(name, 0) + 1
+        if count >= MAXIMUM_MATCHES:
+            self._full.add(name)
 
 
-def _words(literals: Iterable[bytes]) -> frozenset[str]:
-    return frozenset(literal.decode() for literal in literals)
+def _part_end(block: bytes, start: int) -> int:
+    """Where a part ends: behind a line, or within one that is too long."""
+    if len(block) - start <= PART_BYTES:
+        return len(block)
+    return block.rfind(b"\n", start, start + PART_BYTES) + 1 or start + PART_BYTES
+
+
+def _options() -> re2.Options:
+    """RE2's options for all expressions: bytes, any letter case, `.` stops at a line's end, no complaints printed."""
+    chosen = re2.Options()
+    chosen.max_mem = EXPRESSION_BYTES
+    chosen.case_sensitive = False
+    chosen.log_errors = False
+    return chosen
 
 
 def _holds(signature: Signature, captures: Mapping[str, str]) -> bool:
     return not signature.when or CONDITIONS[signature.when](captures)
 
 
-def _window(block: bytes, start: int, end: int) -> tuple[int, int]:
-    """The line around a hit, or as much of a very long one as is looked at."""
+class _Seen(Struct, frozen=True):
+    """What is looked at in a block: a line from `begin` to `end`, or a part of a long one that begins at `head`."""
+
+    head: int
+    begin: int
+    end: int
+
+
+def _seen(block: bytes, start: int, end: int, *, cut: bool) -> _Seen:
+    """The line around a literal, or as much of a long one as is looked at; `cut`: the block begins within a line."""
     most = reader.MAXIMUM_LINE_BYTES
-    begin = block.rfind(b"\n", max(0, start - most // 2), start) + 1 or max(0, start - most // 2)
-    stop = block.find(b"\n", end, begin + most)
-    return begin, stop if stop >= 0 else min(len(block), max(end, begin + most))
+    head = block.rfind(b"\n", max(0, start - most), start) + 1
+    begins = head > 0 or (start <= most and not cut)
+    head = head or max(0, start - most)
+    limit = max(head + LONG_LINE_BYTES, end + BYTES_BEHIND)
+    stop = block.find(b"\n", end, limit)
+    if stop < 0:
+        stop = min(len(block), limit)
+    if begins and stop - head <= LONG_LINE_BYTES:
+        return _Seen(head, head, stop)
+    return _Seen(head, _behind_words(block, max(head, start - BYTES_BEFORE), start), min(stop, end + BYTES_BEHIND))
+
+
+def _behind_words(block: bytes, begin: int, most: int) -> int:
+    """Behind two words: what is left of a secret, or of the value of one, would no longer look like a secret."""
+    for _ in range(2):
+        space = block.find(b" ", begin, most)
+        if space < 0:
+            return most
+        begin = space + 1
+    return begin
 
 
 def _joined(line: CleanLine, block: bytes, end: int) -> bytes:
@@ -271,15 +403,9 @@ def _joined(line: CleanLine, block: bytes, end: int) -> bytes:
         start = end + 1
         if start >= len(block):
             break
-        end = block.find(b"\n", start, start + reader.MAXIMUM_LINE_BYTES)
+        end = block.find(b"\n", start, start + BYTES_BEHIND)
         if end < 0:
-            end = min(len(block), start + reader.MAXIMUM_LINE_BYTES)
+            end = min(len(block), start + BYTES_BEHIND)
         following = reader.clean(block[start:end])
         parts.append(following.text)
     return " ".join(parts).encode() if len(parts) > 1 else b""
-
-
-def blocks(read: Any) -> Iterator[bytes]:
-    """The blocks of a binary stream."""
-    while data := read(BLOCK_BYTES):
-        yield data

@@ -7,6 +7,9 @@ from msgspec import Struct
 # A line longer than this is looked at around what was found in it.
 MAXIMUM_LINE_BYTES = 4096
 
+# The prefixes stand within so many bytes of a line.
+MAXIMUM_HEAD_BYTES = 512
+
 # No log of a deployment has more prefixes in front of one line (journald, compose, CRI, API server, engine, level).
 MAXIMUM_PREFIXES = 9
 
@@ -55,10 +58,27 @@ class CleanLine(Struct, frozen=True):
     text: str
 
 
-def clean(raw: bytes) -> CleanLine:
-    """The line without prefixes and terminal escapes, JSON and HTML escapes undone."""
-    text = raw[:MAXIMUM_LINE_BYTES].decode("utf-8", "replace")
-    text = _ESCAPES.sub("", text)
+def clean(raw: bytes, head: bytes = b"") -> CleanLine:
+    """The line without prefixes and terminal escapes, JSON and HTML escapes undone.
+
+    `head` is the beginning of the line where `raw` is from its middle: who wrote it, and how loudly, stands there.
+    """
+    if head:
+        process, level, _ = _prefixes(_plain(head[:MAXIMUM_HEAD_BYTES]))
+        start, text = 0, _plain(raw)
+    else:
+        text = _plain(raw)
+        process, level, start = _prefixes(text)
+    quiet = level in _QUIET or _NCCL_INFORMATION in text
+    return CleanLine(process, quiet, unescape(text[start:]).strip())
+
+
+def _plain(raw: bytes) -> str:
+    return _ESCAPES.sub("", raw[:MAXIMUM_LINE_BYTES].decode("utf-8", "replace"))
+
+
+def _prefixes(text: str) -> tuple[str, str, int]:
+    """The process, the level and where the message begins."""
     process, level, start = "", "", 0
     for _ in range(MAXIMUM_PREFIXES):
         found = _PREFIXES.match(text, start)
@@ -67,8 +87,7 @@ def clean(raw: bytes) -> CleanLine:
         process = found["process"] or process
         level = (found["level"] or found["bracketed"] or found["word"] or found["bare"] or level).upper()
         start = found.end()
-    quiet = level in _QUIET or _NCCL_INFORMATION in text
-    return CleanLine(process, quiet, unescape(text[start:]).strip())
+    return process, level, start
 
 
 def unescape(text: str) -> str:

@@ -1,6 +1,7 @@
 """Gives a text its own lines back: joins what was wrapped, parts what was escaped into one line."""
 
 import re
+from itertools import islice
 
 from vllm_doctor.triage import reader
 
@@ -12,6 +13,14 @@ MINIMUM_CHARACTERS = 38
 
 # Fewer escaped line ends than this stand in the body of many an HTTP error.
 MINIMUM_ESCAPED_LINES = 4
+
+# Of a log that stands in one string so many lines begin as those of a log do; a chat's answer has none.
+MINIMUM_LOG_LINES = 2
+_LOG_LINE = re.compile(
+    rb"^[ \t]{0,16}(?:Traceback|File \"|\(?[\w.\-]{1,40} pid=\d|\[?(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\b"
+    rb"|\[?\d{4}-\d\d-\d\d|[\w.]{1,80}(?:Error|Exception)\b)",
+    re.MULTILINE,
+)
 
 # A line that begins like this begins a message of its own.
 _BEGINS = re.compile(
@@ -45,7 +54,10 @@ def unwrapped(data: bytes) -> bytes | None:
 def _joints(parts: list[bytes]) -> bytes:
     if len(parts) == 1:
         return parts[0]
-    clean = [parts[0].rstrip(), *(reader.clean(part).text.encode() for part in parts[1:])]
+    clean = [
+        parts[0].rstrip(),
+        *(reader.clean(part).text.encode() for part in parts[1:]),
+    ]
     return b" ".join(clean) + b"\n" + b"".join(clean)
 
 
@@ -54,6 +66,13 @@ def unescaped(data: bytes) -> bytes | None:
     escaped = data.count(b"\\n")
     if escaped < MINIMUM_ESCAPED_LINES or escaped <= 2 * data.count(b"\n"):
         return None
-    while b"\\\\" in data:
-        data = data.replace(b"\\\\", b"\\")
+    head = _parted(data[:MAXIMUM_BYTES])
+    lines = sum(1 for _ in islice(_LOG_LINE.finditer(head), MINIMUM_LOG_LINES))
+    return _parted(data) if lines == MINIMUM_LOG_LINES else None
+
+
+def _parted(data: bytes) -> bytes:
+    if b"\\\\" in data:
+        # Every run of backslashes to one, in one pass.
+        data = b"\\".join(part for part in data.split(b"\\") if part)
     return data.replace(b"\\r", b"").replace(b"\\n", b"\n").replace(b"\\t", b"\t").replace(b'\\"', b'"')

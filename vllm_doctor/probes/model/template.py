@@ -48,8 +48,10 @@ def _of_json(path: Path) -> ChatTemplate | Unknown | None:
         return Unknown(f"{path.name}: {unreadable.problem.detail}")
 
 
-def of_value(value: Any, source: str) -> ChatTemplate | None:
+def of_value(value: Any, source: str) -> ChatTemplate | Unknown | None:
     """The template of a JSON value: a text, or a list of named ones (vLLM takes `tool_use` when there are tools)."""
+    if _length(value) > MAXIMUM_BYTES:
+        return Unknown(f"{source}: a template of more than {MAXIMUM_BYTES // 2**20} MiB")
     if isinstance(value, str):
         return described(value, source) if value.strip() else None
     if not isinstance(value, list):
@@ -63,6 +65,12 @@ def of_value(value: Any, source: str) -> ChatTemplate | None:
     return ChatTemplate(
         source=facts.source, uses_tools=tools, uses_system=facts.uses_system, error=facts.error, text=facts.text
     )
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return sum(len(t["template"]) for t in value if _is_named(t)) if isinstance(value, list) else 0
 
 
 def _is_named(value: Any) -> bool:
