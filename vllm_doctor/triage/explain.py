@@ -124,6 +124,8 @@ class Reading:
         self._feed_waiting()
         if whole:
             self._matcher.finish()
+        else:
+            self._matcher.look_at_rest()
         self._matcher.look_at_end()
         return self._matcher.matches
 

@@ -171,20 +171,26 @@ class Matcher:
         return self._line_ends + bool(self._end and not self._end.endswith(b"\n"))
 
     def feed(self, data: bytes) -> None:
-        """Take more bytes; whole lines are looked at, the rest waits."""
+        """Take more bytes; lines are looked at once those that follow them are there, the rest waits."""
         data = self._rest + data
-        end = data.rfind(b"\n") + 1
+        end = _behind_followed(data)
         if not end and len(data) < BLOCK_BYTES:
             self._rest = data
             return
-        end = end or len(data)
+        end = end or data.rfind(b"\n") + 1 or len(data)
         self._rest = data[end:]
-        self._look(data if end == len(data) else data[:end])
+        self._look(data, end)
+
+    def look_at_rest(self) -> None:
+        """Look at the whole lines that wait for others to follow."""
+        if end := self._rest.rfind(b"\n") + 1:
+            block, self._rest = self._rest, self._rest[end:]
+            self._look(block, end)
 
     def finish(self) -> None:
-        """Look at the last line, which nothing ends."""
+        """Look at all that waits, also at a last line that nothing ends."""
         if self._rest:
-            self._look(self._rest)
+            self._look(self._rest, len(self._rest))
             self._rest = b""
         self.look_at_end()
 
@@ -207,14 +213,15 @@ class Matcher:
                 break
         self.matches.sort(key=lambda match: match.number)
 
-    def _look(self, block: bytes) -> None:
-        self._effort.earn(len(block))
+    def _look(self, block: bytes, until: int) -> None:
+        """Look at a block up to there; what is behind is only read as what follows its lines."""
+        self._effort.earn(until)
         lower = block.lower()
         self._done = place = 0
         cut = bool(self._end) and not self._end.endswith(b"\n")
         counted, number = 0, self._line_ends + 1
-        while place < len(block):
-            end = _part_end(block, place)
+        while place < until:
+            end = min(_part_end(block, place), until)
             # A part that ends within a line is searched a little further, for what stands across its end.
             further = end if block[end - 1 : end] == b"\n" else end + self._prefilter.longest
             for start, stop in self._places(lower[place:further], place):
@@ -223,9 +230,9 @@ class Matcher:
                 counted, self._done = seen.begin, seen.end
                 self._line(block, seen, number)
             place = end
-        self._bytes += len(block)
-        self._end = (self._end + block[-END_BYTES:])[-END_BYTES:]
-        self._line_ends += block.count(b"\n")
+        self._bytes += until
+        self._end = (self._end + block[max(0, until - END_BYTES) : until])[-END_BYTES:]
+        self._line_ends += block.count(b"\n", 0, until)
 
     def _places(self, part: bytes, offset: int) -> Iterator[tuple[int, int]]:
         """The places in a part of a block that are worth a look, behind what is done, while there is time for it."""
@@ -341,6 +348,16 @@ class Matcher:
         self._counts[name] = count = self._counts.get(name, 0) + 1
         if count >= MAXIMUM_MATCHES:
             self._full.add(name)
+
+
+def _behind_followed(data: bytes) -> int:
+    """Behind the last line that as many whole lines follow as a message may go on in; 0 where there is none."""
+    end = len(data)
+    for _ in range(FOLLOWING_LINES + 1):
+        end = data.rfind(b"\n", 0, end)
+        if end < 0:
+            return 0
+    return end + 1
 
 
 def _part_end(block: bytes, start: int) -> int:
