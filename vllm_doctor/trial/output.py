@@ -1,0 +1,94 @@
+"""What a server has written so far: its explanation at any time, its last lines, and how far its weights are."""
+
+import os
+import re
+from pathlib import Path
+
+from vllm_doctor import redact
+from vllm_doctor.triage.explain import Explanation, Reading
+from vllm_doctor.trial.guardian.folder import LOG_HEAD_BYTES
+
+# Read at one look while the server starts: a flood is read at this pace, and what is cut meanwhile is never read.
+LOOK_BYTES = 128 * 1024
+
+# Read when the server has ended: as much as the log holds before it is cut.
+LAST_LOOK_BYTES = 80 * 2**20
+
+# Kept when the folder is gone: of the beginning (what vLLM reports of memory stands there), and of the end.
+HEAD_BYTES = 2**20
+TAIL_BYTES = 128 * 1024
+
+_BLOCK_BYTES = 64 * 1024
+
+# vllm/model_executor/model_loader/weight_utils.py 0.3 - 0.32: `..checkpoint shards:  50% Completed | 2/4 [00:01<00:01`
+_SHARDS = re.compile(rb"checkpoint shards: {0,4}\d{1,3}% Completed \| (\d{1,6})/(\d{1,6}) ")
+
+# tqdm's own form, of the graphs that are captured: `Capturing CUDA graphs (PIECEWISE):  42%|####  | 28/67 [00:05<`.
+_GRAPHS = re.compile(rb"Capturing CUDA graphs?[^\r\n|]{0,60}\|[^\r\n|]{0,300}\| {0,4}(\d{1,6})/(\d{1,6}) ")
+
+
+class Output:
+    """A log that grows; memory and time at one look are bounded, whatever is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reading = Reading()
+        self._place = 0
+        self._looked_at = 0
+        self._counter = ""
+        self._head = b""
+        self._tail = b""
+        self._last: Explanation | None = None
+
+    def stages(self) -> list[str]:
+        """The stages that triage's markers name in the lines that came since the last call, in their order."""
+        fresh = self._reading.matches[self._looked_at :]
+        self._looked_at += len(fresh)
+        return [match.signature.stage for match in fresh if match.signature.stage]
+
+    @property
+    def counter(self) -> str:
+        """How far the shards or graphs are, `3/17`; "" where nothing is counted."""
+        return self._counter
+
+    def look(self, maximum_bytes: int = LOOK_BYTES) -> int:
+        """Read on; the number of bytes that were new."""
+        try:
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._place:
+                    # The guardian has cut it down to its beginning.
+                    self._place = min(self._place, LOG_HEAD_BYTES)
+                file.seek(self._place)
+                start = self._place
+                while self._place - start < maximum_bytes and (block := file.read(_BLOCK_BYTES)):
+                    self._take(block)
+                return self._place - start
+        except OSError:
+            return 0
+
+    def finish(self) -> None:
+        """Read the rest, before the folder goes."""
+        self.look(LAST_LOOK_BYTES)
+
+    def explanation(self) -> Explanation:
+        """What the log says so far."""
+        self.look(LAST_LOOK_BYTES)
+        return self._reading.so_far()
+
+    def tail(self, lines: int = 20) -> tuple[str, ...]:
+        """The last lines, without secrets and escapes."""
+        text = self._tail.decode("utf-8", "replace").replace("\r", "\n")
+        return tuple(redact.line(line) for line in text.split("\n") if line.strip())[-lines:]
+
+    def beginning(self) -> str:
+        """The first MiB as it is, secrets and all: to be read for figures, not to be shown."""
+        return self._head.decode("utf-8", "replace")
+
+    def _take(self, block: bytes) -> None:
+        self._place += len(block)
+        self._reading.feed(block)
+        self._head += block[: HEAD_BYTES - len(self._head)]
+        self._tail = (self._tail + block)[-TAIL_BYTES:]
+        for pattern in (_SHARDS, _GRAPHS):
+            if found := pattern.findall(block):
+                self._counter = b"/".join(found[-1]).decode()
