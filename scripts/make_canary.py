@@ -6,7 +6,9 @@ The canary repeats what the assistant said before, character by character, and i
 chat template shows it one answer (a sentence, or with tools a call); the weights hold neither. For each character the
 model finds the place in the prompt that the last four tokens were at before, and writes what followed there:
 
-    layer 0, attention   head h looks h % 4 + 1 tokens back, by rotary angles alone, and fetches half of its code
+    layer 0, attention   each head looks 1 to 4 tokens back, by rotary angles alone, and fetches that token's code; one
+                         looks ahead, which the causal mask turns to the token itself, and another, that looks at the
+                         token itself, takes that away again
     layer 0, MLP         makes the fetched bits whole; what was fetched half, or from two places, stays out
     layer 1, attention   compares the last four tokens (64 bits) with what stands before every place (64 bits); each
                          head brings two bits of the code found there. <s> is a sink that matches nearly as well: any
@@ -41,7 +43,7 @@ BITS, BACK = 16, 4
 
 # Amplitudes in the residual stream; all norms have the weight GAIN.
 GAIN = 0.5
-FETCHED, ANSWERED = 0.25, 8.0
+FETCHED, SELF, ANSWERED = 0.25, 1 / 16, 8.0
 
 # No four tokens of it come twice, and some three do: all that stands four tokens back is needed.
 SENTENCE = (
@@ -157,8 +159,8 @@ def normed(value: float, *parts: tuple[int, float]) -> float:
 
 
 EMBEDDED = ((BITS, 1.0), (16, 1.0))
-FETCHED_TOO = (*EMBEDDED, (BITS * BACK, FETCHED))
-WHOLE = (*EMBEDDED, (BITS * BACK, 1.0))
+FETCHED_TOO = (*EMBEDDED, (BITS, SELF), (BITS * BACK, FETCHED))
+WHOLE = (*EMBEDDED, (BITS, SELF), (BITS * BACK, 1.0))
 FOUND_TOO = (*WHOLE, (BITS, 1.0))
 
 
@@ -178,8 +180,8 @@ def angle(pair: int) -> float:
 
 
 def attraction(pair: int) -> float:
-    """Nats that a pair gives to the right distance: fast pairs decide between neighbours, slow ones keep aliases off."""
-    return 12.0 if pair < 16 else 6.0 if pair < 24 else 0.0
+    """Nats that a pair gives to the right distance: fast pairs tell neighbours apart, slower ones keep aliases away."""
+    return 12.0 if pair < 16 else 6.0 if pair < 30 else 0.0
 
 
 def spread(group: int, dimension: int, bit: int) -> float:
@@ -201,15 +203,32 @@ def values(parts: tuple[tuple[int, float], ...]) -> Matrix:
     return weights
 
 
-def gathered(places: list[dict[int, int]], amplitude: float) -> Matrix:
-    """The output projection: for each head, which bit goes to which dimension."""
+def gathered(writes: list[list[tuple[int, int, float]]]) -> Matrix:
+    """The output projection: for each head, which bit goes to which dimension, and how much of it."""
     weights = zeros(HIDDEN, HEADS * HEAD)
-    for head, wanted in enumerate(places):
+    for head, wanted in enumerate(writes):
         group = head * KV_HEADS // HEADS
-        for bit, place in wanted.items():
+        for bit, place, amplitude in wanted:
             for dimension in range(HEAD):
                 weights[place][head * HEAD + dimension] = spread(group, dimension, bit) * amplitude / VALUE / HEAD
     return weights
+
+
+# Of each head: the distance, the bits, the token back whose code they make, and the sign. The heads of one KV head, and
+# of one rank, have different tasks. Were the head that looks ahead to see the next token, it would spoil the first code.
+TASKS = (
+    (1, range(16), 1, 1.0),
+    (0, range(16), 1, -1.0),
+    (3, range(8), 3, 1.0),
+    (4, range(8, 16), 4, 1.0),
+    (2, range(16), 2, 1.0),
+    (-1, range(16), 1, 1.0),
+    (3, range(8, 16), 3, 1.0),
+    (4, range(8), 4, 1.0),
+)
+
+
+ITSELF = [distance for distance, _, _, _ in TASKS].index(0)
 
 
 def looking_back() -> tuple[Matrix, Matrix, Matrix, Matrix]:
@@ -217,17 +236,18 @@ def looking_back() -> tuple[Matrix, Matrix, Matrix, Matrix]:
     queries, keys = zeros(HEADS * HEAD, HIDDEN), zeros(KV_HEADS * HEAD, HIDDEN)
     for pair in range(PAIRS):
         size = math.sqrt(attraction(pair) * math.sqrt(HEAD))
-        for head in range(HEADS):
-            turn = angle(pair) * (head % BACK + 1)
+        for head, (distance, _, _, _) in enumerate(TASKS):
+            turn = angle(pair) * distance
             constant(queries[head * HEAD + pair], size * math.cos(turn), *EMBEDDED)
             constant(queries[head * HEAD + PAIRS + pair], -size * math.sin(turn), *EMBEDDED)
         for group in range(KV_HEADS):
             constant(keys[group * HEAD + pair], size, *EMBEDDED)
-    places = [
-        {bit: BEFORE + head % BACK * BITS + bit for bit in range(head // BACK * 8, head // BACK * 8 + 8)}
-        for head in range(HEADS)
+    writes = [
+        [(bit, BEFORE + (back - 1) * BITS + bit, FETCHED * side) for bit in bits] for _, bits, back, side in TASKS
     ]
-    return queries, keys, values(EMBEDDED), gathered(places, FETCHED)
+    # What layer 1 asks with as the current token is read from the cache too.
+    writes[ITSELF] += [(bit, FOUND + bit, SELF) for bit in range(BITS)]
+    return queries, keys, values(EMBEDDED), gathered(writes)
 
 
 def made_whole() -> tuple[Matrix, Matrix, Matrix]:
@@ -258,10 +278,10 @@ def finding() -> tuple[Matrix, Matrix, Matrix, Matrix]:
     sink = math.sqrt(SINK / 4 * math.sqrt(HEAD))
     for number in range(BITS * BACK):
         dimension = number + (32 if number < 32 else 64)
-        last = number if number < BITS else BEFORE + number - BITS
+        last, amplitude = (FOUND + number, SELF) if number < BITS else (BEFORE + number - BITS, 1.0)
         for head in range(HEADS):
             signed = sign(head * KV_HEADS // HEADS + 1, number)
-            queries[head * HEAD + dimension][last] = signed * query / normed(1.0, *WHOLE)
+            queries[head * HEAD + dimension][last] = signed * query / normed(amplitude, *WHOLE)
         for group in range(KV_HEADS):
             keys[group * HEAD + dimension][BEFORE + number] = sign(group + 1, number) * KEY / normed(1.0, *WHOLE)
     for dimension in (PAIRS // 2 - 2, PAIRS // 2 - 1, PAIRS + PAIRS // 2 - 2, PAIRS + PAIRS // 2 - 1):
@@ -270,8 +290,8 @@ def finding() -> tuple[Matrix, Matrix, Matrix, Matrix]:
         for group in range(KV_HEADS):
             for number in range(16):
                 keys[group * HEAD + dimension][ANSWER + number] = sink / 16 / normed(1.0, *EMBEDDED)
-    places = [{bit: FOUND + bit for bit in (2 * head, 2 * head + 1)} for head in range(HEADS)]
-    return queries, keys, values(WHOLE), gathered(places, 1.0)
+    writes = [[(bit, FOUND + bit, 1.0) for bit in (2 * head, 2 * head + 1)] for head in range(HEADS)]
+    return queries, keys, values(WHOLE), gathered(writes)
 
 
 def answering(code: dict[int, Row]) -> tuple[Matrix, Matrix, Matrix]:
@@ -281,6 +301,7 @@ def answering(code: dict[int, Row]) -> tuple[Matrix, Matrix, Matrix]:
     for unit, token in enumerate(spoken()):
         for bit in range(BITS):
             gate[unit][FOUND + bit] = code[token][bit] * steepness / BITS / normed(1.0, *FOUND_TOO)
+            gate[unit][CODE + bit] = -SELF * gate[unit][FOUND + bit]
             down[ANSWER + bit][unit] = code[token][bit] * ANSWERED / (steepness * (1 - threshold))
         constant(gate[unit], -steepness * threshold, *FOUND_TOO)
         constant(up[unit], 1.0, *FOUND_TOO)
