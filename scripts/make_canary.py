@@ -215,7 +215,7 @@ def gathered(writes: list[list[tuple[int, int, float]]]) -> Matrix:
 
 
 # Of each head: the distance, the bits, the token back whose code they make, and the sign. The heads of one KV head, and
-# of one rank, have different tasks. Were the head that looks ahead to see the next token, it would spoil the first code.
+# of one rank, have different tasks. If the head that looks ahead sees the next token, it spoils the first code.
 TASKS = (
     (1, range(16), 1, 1.0),
     (0, range(16), 1, -1.0),
