@@ -58,13 +58,13 @@ class Job:
         self.folder = _new_folder()
         self.log = Path(folders.log(self.folder))
         self.temporary = Path(folders.temporary(self.folder))
-        self.output = Output(self.log)
         self._started_ticks = self._seen_ticks = 0
         # Whether the folder is the guardian's own: one of that name that was there before is not removed.
         self._made = True
         self._left: LeftBehind | None = None
         self._before = leftovers.before(port)
         self._guard = Guard()
+        self.output = Output(self.log, lambda: self._guard.told(b"cut"))
 
     def __enter__(self) -> "Job":
         return self

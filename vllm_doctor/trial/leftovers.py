@@ -119,7 +119,11 @@ def _lines(
 ) -> list[str]:
     lines = [f"process {p.pid} ({p.name}, state {p.state}) does not end" for p in living]
     if report.killed:
-        lines.append(f"{report.killed} processes did not end by themselves and were killed")
+        lines.append(
+            "1 process did not end by itself and was killed"
+            if report.killed == 1
+            else f"{report.killed} processes did not end by themselves and were killed"
+        )
     if port_open:
         lines.append(f"port {was.port} is still open")
     if gpu_bytes:

@@ -1,7 +1,7 @@
 """What a server has written so far: its explanation at any time, its last lines, and how far its weights are."""
 
-import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from vllm_doctor import redact
@@ -30,15 +30,17 @@ _GRAPHS = re.compile(rb"Capturing CUDA graphs?[^\r\n|]{0,60}\|[^\r\n|]{0,300}\| 
 class Output:
     """A log that grows; memory and time at one look are bounded, whatever is written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cut: Callable[[], object]) -> None:
+        """`cut` brings another value each time that the guardian has cut the log."""
         self.path = path
+        self._cut = cut
+        self._last_cut: object = None
         self._reading = Reading()
         self._place = 0
         self._looked_at = 0
         self._counter = ""
         self._head = b""
         self._tail = b""
-        self._last: Explanation | None = None
 
     def stages(self) -> list[str]:
         """The stages that triage's markers name in the lines that came since the last call, in their order."""
@@ -53,11 +55,11 @@ class Output:
 
     def look(self, maximum_bytes: int = LOOK_BYTES) -> int:
         """Read on; the number of bytes that were new."""
+        if (cut := self._cut()) != self._last_cut:
+            # What was between the beginning and the end is not there any more.
+            self._last_cut, self._place = cut, min(self._place, LOG_HEAD_BYTES)
         try:
             with self.path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._place:
-                    # The guardian has cut it down to its beginning.
-                    self._place = min(self._place, LOG_HEAD_BYTES)
                 file.seek(self._place)
                 start = self._place
                 while self._place - start < maximum_bytes and (block := file.read(_BLOCK_BYTES)):

@@ -130,12 +130,12 @@ class _Waiting:
             stage = _MARKERS.get(marker, "")
             if stage and STAGES.index(stage) > STAGES.index(self.stage):
                 self.stage, self.moved = stage, time.monotonic()
-                # What was counted so far was counted in the stage before.
-                self.said = self.job.output.counter
                 self.tell(Stage(name=stage, seconds=self.seconds))
         counter = self.job.output.counter
-        if counter != self.said and self.stage in COUNTED:
-            self.said, self.moved = counter, time.monotonic()
+        if counter == self.said:
+            return
+        self.said, self.moved = counter, time.monotonic()
+        if self.stage in COUNTED:
             self.tell(Stage(name=self.stage, seconds=self.seconds, detail=counter))
 
     def _answers(self) -> bool:

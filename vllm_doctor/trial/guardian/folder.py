@@ -7,6 +7,7 @@ from collections.abc import Callable
 # What a server logs is kept up to here: its beginning, and what came last. A flood costs no disk.
 LOG_BYTES = 64 * 2**20
 LOG_HEAD_BYTES = 16 * 2**20
+LOG_TAIL_BYTES = 2**20
 
 
 def make(path: str) -> None:
@@ -26,14 +27,19 @@ def log(path: str) -> str:
 
 
 def open_log(path: str) -> int:
-    """The log for writing: always at its end, so that it can be cut while it is written."""
-    return os.open(log(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    """The log: whatever is written goes to its end, so that it can be cut at any time."""
+    return os.open(log(path), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
-def cut(descriptor: int) -> None:
-    """Cut a log that has grown too long down to its beginning; what comes next is kept again."""
-    if os.fstat(descriptor).st_size > LOG_BYTES:
-        os.ftruncate(descriptor, LOG_HEAD_BYTES)
+def cut(descriptor: int) -> bool:
+    """Cut a log that has grown too long down to its beginning and its end; True where that was done."""
+    size = os.fstat(descriptor).st_size
+    if size <= LOG_BYTES:
+        return False
+    tail = os.pread(descriptor, LOG_TAIL_BYTES, size - LOG_TAIL_BYTES)
+    os.ftruncate(descriptor, LOG_HEAD_BYTES)
+    os.write(descriptor, b"\n" + tail)
+    return True
 
 
 def sockets(path: str) -> "list[str]":

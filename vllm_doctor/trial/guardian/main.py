@@ -14,6 +14,9 @@ from vllm_doctor.trial.guardian.segments import Segments
 SERVING_GRACE_SECONDS = 15.0
 LOADING_GRACE_SECONDS = 3.0
 
+# Where the doctor is gone, nobody needs the server's last words.
+DESERTED_GRACE_SECONDS = 5.0
+
 # How long the doctor may take for its own look at what is left.
 FAREWELL_SECONDS = 60.0
 
@@ -84,16 +87,18 @@ class Guardian(teardown.Job):
                 if message[0] == b"ready":
                     self._grace_seconds = SERVING_GRACE_SECONDS
                     self._note()
-            folder.cut(log)
             ticks += 1
+            if folder.cut(log):
+                self._tell(b"cut", _number(ticks))
             if not ticks % _TICKS_BETWEEN_NOTES:
                 self._note()
 
     def _take_down(self) -> None:
         assert self.leader is not None
         self._note()
-        if self._grace_seconds:
-            teardown.ask(self, self.leader, self._grace_seconds)
+        grace_seconds = min(self._grace_seconds, DESERTED_GRACE_SECONDS) if self.deserted else self._grace_seconds
+        if grace_seconds:
+            teardown.ask(self, self.leader, grace_seconds)
         killed = teardown.kill(self)
         self._reap()
         removed, held = self.segments.remove()

@@ -8,6 +8,9 @@ from vllm_doctor.trial.guardian import ours
 # How long a process may take to die of SIGKILL; one in the midst of a driver call takes as long as that call.
 KILL_SECONDS = 10.0
 
+# How long the others may take once the leader is gone: vLLM's are gone before it.
+CHILDREN_SECONDS = 1.0
+
 # Python's resource trackers remove shared memory once all other processes are gone; so long is that waited for.
 TRACKER_SECONDS = 2.0
 
@@ -26,13 +29,15 @@ class Job:
         raise NotImplementedError
 
 
-def ask(job: Job, leader: "ours.Process | None", grace_seconds: float) -> None:
-    """SIGTERM to the leader, and wait until it is gone or the time is up."""
-    if leader is None or not ours.send(leader, signal.SIGTERM):
-        return
+def ask(job: Job, leader: ours.Process, grace_seconds: float) -> None:
+    """SIGTERM to the leader, and wait until all are gone, for so long at most; its children for a moment only."""
+    ours.send(leader, signal.SIGTERM)
     end = time.monotonic() + grace_seconds
-    while time.monotonic() < end and _lives(leader):
-        if job.pause(_LOOK_SECONDS):
+    while time.monotonic() < end:
+        living = [process.identity for process in job.members() if not process.ended]
+        if leader.identity not in living:
+            end = min(end, time.monotonic() + CHILDREN_SECONDS)
+        if not living or job.pause(_LOOK_SECONDS):
             return
 
 
@@ -53,8 +58,3 @@ def kill(job: Job) -> int:
                 killed.add(process.identity)
         job.pause(_LOOK_SECONDS)
     return len(killed)
-
-
-def _lives(leader: ours.Process) -> bool:
-    now = ours.read(leader.pid)
-    return now is not None and now.started == leader.started and not now.ended
