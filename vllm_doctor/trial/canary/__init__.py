@@ -36,6 +36,9 @@ MAX_NUM_SEQS = 16
 PARALLEL = (1, 2, 4, 8)
 """The tensor parallel sizes that divide its heads, widths and vocabulary."""
 
+FIRST_RELEASE = "0.5.3"
+"""`vllm serve` is there from it on, and Llama models whose heads are not hidden size / heads wide (vLLM #6548)."""
+
 # CUDA context, graphs, workspaces and a KV cache of some 100 MB; measured for none of them, but generous.
 GPU_BYTES = 4 * 2**30
 
@@ -50,6 +53,18 @@ def folder() -> Path:
     if not (found / "config.json").is_file():
         raise CanaryError("the canary's files are not on disk", "install vllm-doctor unpacked (pip install)")
     return found
+
+
+def require_release(version: str | None) -> None:
+    """Raise CanaryError for a release that is known to be too old to serve it."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        too_old = version is not None and Version(version) < Version(FIRST_RELEASE)
+    except InvalidVersion:
+        return
+    if too_old:
+        raise CanaryError(f"vLLM {version} cannot serve the canary", f"it takes {FIRST_RELEASE} or newer")
 
 
 def tools() -> list[dict[str, Any]]:
