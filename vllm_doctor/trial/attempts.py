@@ -14,8 +14,8 @@ from vllm_doctor.snapshot import Snapshot
 from vllm_doctor.trial.mending import Remedy, remedies
 from vllm_doctor.trial.trial import Outcome
 
-# One correction may uncover the next; the checks are asked again so many times before anything is started.
-MAXIMUM_ROUNDS = 6
+# One correction may uncover the next; so many are made, one after the other, before anything is started.
+MAXIMUM_ROUNDS = 12
 
 # Starts the launch and tells what became of it.
 Start = Callable[[Launch], Outcome]
@@ -116,18 +116,17 @@ def _corrected(
     snapshot: Snapshot, doomed: tuple[Finding, ...], doctor: Doctor, tried: set[str]
 ) -> tuple[Snapshot, tuple[str, ...]] | None:
     """The launch with a change for each thing that is certain to fail, round after round; None where one has none."""
-    changes: list[str] = []
-    for _ in range(MAXIMUM_ROUNDS):
-        if not doomed:
-            break
-        for finding in doomed:
-            remedy = next(iter((*remedies((finding,), snapshot), *_after_yes(finding, doctor))), None)
-            if remedy is None:
-                return None
-            snapshot = edited(snapshot, remedy.edit)
-            changes.append(remedy.title)
+    done: list[Remedy] = []
+    while doomed and len(done) < MAXIMUM_ROUNDS:
+        remedy = next(iter((*remedies(doomed[:1], snapshot), *_after_yes(doomed[0], doctor))), None)
+        if remedy is None:
+            return None
+        snapshot = edited(snapshot, remedy.edit)
+        done.append(remedy)
         doomed = _doomed(snapshot, doctor)
-    return (snapshot, tuple(dict.fromkeys(changes))) if changes and not doomed and _is_new(snapshot, tried) else None
+    if not done or doomed or not _is_new(snapshot, tried):
+        return None
+    return snapshot, tuple(remedy.title for remedy in done if edited(snapshot, remedy.edit) == snapshot)
 
 
 def _is_new(snapshot: Snapshot, tried: set[str]) -> bool:

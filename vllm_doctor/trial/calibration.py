@@ -67,12 +67,13 @@ class Calibration(Struct, frozen=True, kw_only=True):
         return structs.replace(self, entries=(*kept, entry)[-MAXIMUM_ENTRIES:])
 
     def measured(self, model: str, device: Device, release: Release | None) -> Measured | None:
-        """What this host measured of that model on that card with that release; None where it has not."""
+        """What this host measured last of that model on that card with that release (None: any); None if nothing."""
         fitting = [
             entry
             for entry in self.entries
             if (entry.host, entry.gpu, entry.gpu_memory_bytes) == (this_host(), device.name, device.total_bytes)
-            and (entry.model, entry.release) == (model, release_text(release))
+            and entry.model == model
+            and release_text(release) in (entry.release, "")
         ]
         if not fitting:
             return None

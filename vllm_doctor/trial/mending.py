@@ -31,6 +31,10 @@ COSTS: Mapping[str, int] = {
     "--tensor-parallel-size": 5,
     "--pipeline-parallel-size": 5,
 }
+
+TOOLS = ("tools-not-enabled", "tool-parser-wrong")
+SWITCH = "--enable-auto-tool-choice"
+
 _CORRECTION = 0
 _UNCOMMON = 6
 
@@ -65,8 +69,8 @@ def remedies(findings: Sequence[Finding], snapshot: Snapshot) -> tuple[Remedy, .
 def _of_finding(finding: Finding, snapshot: Snapshot) -> Iterator[Remedy]:
     offered = [remedy for fix in finding.fixes if (remedy := unasked(fix)) is not None]
     launch = snapshot.launch
-    if finding.cause in ("tools-not-enabled", "tool-parser-wrong") and launch is not None:
-        offered = [remedy for remedy in offered if _names_parser(remedy.edit, launch)]
+    if launch is not None and (finding.cause in TOOLS or any(SWITCH in remedy.edit.unset for remedy in offered)):
+        offered = [remedy for remedy in offered if _is_complete(remedy.edit, launch)]
         yield from _parsers(snapshot, launch)
     yield from offered
 
@@ -95,9 +99,9 @@ def _has_place(edit: LaunchEdit) -> bool:
     return any("FILE" in (value or "") or "TEMPLATE" in (value or "") for value in edit.set.values())
 
 
-def _names_parser(edit: LaunchEdit, launch: Launch) -> bool:
-    """Whether tool calls are complete with the edit: the switch alone does not start."""
-    return "--tool-call-parser" in edit.set or launch.has("--tool-call-parser") or "--chat-template" in edit.unset
+def _is_complete(edit: LaunchEdit, launch: Launch) -> bool:
+    """Whether the launch can start with the edit: the switch for tools alone does not."""
+    return "--tool-call-parser" in edit.set or launch.has("--tool-call-parser") or SWITCH not in edit.set
 
 
 def _parsers(snapshot: Snapshot, launch: Launch) -> Iterator[Remedy]:

@@ -76,6 +76,7 @@ def _typed_flag(pairs: list[tuple[Shown, tuple[str, ...]]], use: FlagUse) -> Fla
 
 def of_words(words: Sequence[str], folder: Path) -> Secrets:
     """The secrets of a command that starts a server in a process of its own; none for any other."""
+    words = list(words)
     found = locate(words)
     if not isinstance(found, Program):
         return Secrets()
