@@ -36,6 +36,7 @@ def _assert_found(case: Case, findings, result) -> None:  # type: ignore[no-unty
     assert wanted, findings
     assert expect.get("title_has", "") in " ".join(f.title for f in wanted)
     assert expect.get("evidence_has", "") in " ".join(line for f in wanted for line in f.evidence)
+    assert expect.get("fix_has", "") in " ".join(fix.title for f in wanted for fix in f.fixes)
     assert all(f.evidence for f in findings), "a finding without evidence"
     assert all(f.cause in REGISTRY.find(case.check).causes for f in findings)  # type: ignore[union-attr]
 

@@ -23,9 +23,6 @@ Progress = Callable[[str, str], None]
 # What --deep adds to the limit of the environment's probe: each of its imports has a limit of its own (two minutes).
 DEEP_SECONDS = 900.0
 
-# What `vllm serve` listens on unless `--port` says otherwise (vllm/entrypoints/openai/cli_args.py).
-DEFAULT_PORT = 8000
-
 
 class Request(Struct, frozen=True, kw_only=True):
     """What to look at: the launch as words (empty: none), the environment, whether the network may be asked.
@@ -129,7 +126,7 @@ def _servers(request: Request, launch: Launch | None) -> Servers:
         return probe_servers(request.url, timeout_seconds=timeout_seconds)
     return probe_servers(
         request.url,
-        ports=(launch.number("--port") or DEFAULT_PORT,),
+        ports=() if launch.port is None else (launch.port,),
         address=launch.value("--host") if launch.docker is None else None,
         timeout_seconds=timeout_seconds,
     )

@@ -117,7 +117,8 @@ def model_name(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotApplicable("the launch names no model")
     yield from _odd_name(launch, names[0])
     for answer in servers.answers:
-        if answer.failure is not None:
+        # A server that was only found here is another one than this launch is to be.
+        if answer.failure is not None or answer.pid is not None:
             continue
         served = known(answer.models)
         if served and not set(names) & set(served):

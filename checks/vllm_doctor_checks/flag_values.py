@@ -50,6 +50,20 @@ _FRACTIONS: dict[str, tuple[float, float | None, bool]] = {
 }
 # `-O` takes a level only: what follows it is handed to --optimization-level (vllm/utils/argparse_utils.py, 0.32.0).
 _LEVEL_ONLY_FROM = (0, 32)
+# What people write for a choice by the names that other programs have: torch, llama.cpp, DeepSpeed, ONNX.
+_SYNONYMS = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "f16": "float16",
+    "fp32": "float32",
+    "f32": "float32",
+    "torch.bfloat16": "bfloat16",
+    "torch.float16": "float16",
+    "torch.float32": "float32",
+    "fp8_e4m3fn": "fp8_e4m3",
+    "float8": "fp8",
+    "multiprocessing": "mp",
+}
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -156,7 +170,9 @@ def _choice(use: FlagUse, flag: Flag, value: str, release: Release) -> Iterator[
     folded = value.lower().replace("-", "_") if flag.folded else value
     if folded in flag.choices or "<" in "".join(flag.choices):
         return
-    guess = nearest(folded.lower(), flag.choices) if not folded.isdecimal() else None
+    meant = _SYNONYMS.get(value.lower())
+    guess = meant if meant in flag.choices else nearest(folded.lower(), flag.choices)
+    guess = None if folded.isdecimal() else guess
     shown = ", ".join(flag.choices[:20])
     yield error(
         "bad-flag",

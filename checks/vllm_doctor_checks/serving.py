@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 from vllm_doctor.check import NotApplicable, NotKnown, check, known
-from vllm_doctor.facts import Gpus, Launch, Listener, Server, ServerAnswer, Servers, Unknown
+from vllm_doctor.facts import DEFAULT_PORT, Gpus, Launch, Listener, Server, ServerAnswer, Servers, Unknown
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks.chat import chat_template, model_name
 from vllm_doctor_checks.launch_values import release_of
+from vllm_doctor_checks.live import server_health
 from vllm_doctor_checks.tools import tool_flags
 
 __all__ = [
@@ -16,11 +17,10 @@ __all__ = [
     "model_name",
     "port_taken",
     "server_answer",
+    "server_health",
     "servers_running",
     "tool_flags",
 ]
-
-DEFAULT_PORT = 8000
 
 # `create_server_socket` sets SO_REUSEPORT always in these releases (0.7.3 up to, not with, 0.25.0): two servers of one
 # user then share the port, and the kernel spreads the connections over them.
@@ -64,7 +64,7 @@ def _host_port(launch: Launch) -> int:
         raise NotApplicable("the server listens on a Unix socket (--uds)")
     if launch.has("--headless"):
         raise NotApplicable("a headless node listens on no HTTP port")
-    port = launch.number("--port") if launch.has("--port") else DEFAULT_PORT
+    port = launch.port
     if port is None or not 0 < port < 65536:
         raise NotApplicable("the launch names no valid port")
     docker = launch.docker
@@ -128,9 +128,7 @@ def _port_fixes(
         edit = LaunchEdit(set={"--port": str(free)})
         fixes.append(Fix(title=f"Listen on port {free}, which is free", launch=edit, automatic=True))
     elif free is not None:
-        fixes.append(
-            Fix(title=f"Publish another port of this host: -p {free}:{launch.number('--port') or DEFAULT_PORT}")
-        )
+        fixes.append(Fix(title=f"Publish another port of this host: -p {free}:{launch.port or DEFAULT_PORT}"))
     pid = server.pid if server is not None else holder.pid if holder is not None else None
     if pid is not None:
         fixes.append(Fix(title="Stop the process that holds it, if it is not needed", command=("kill", str(pid))))
@@ -152,7 +150,7 @@ def container_port(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotApplicable("the launch starts no container")
     if launch.has("--uds") or launch.has("--headless") or (docker.network not in (None, "bridge", "default")):
         return
-    port = launch.number("--port") if launch.has("--port") else DEFAULT_PORT
+    port = launch.port
     if port is None or str(port) in docker.published or {"-P", "--publish-all"} & set(docker.options):
         return
     published = ", ".join(f"{host} to {inside}" for inside, host in docker.published.items()) or "none"
@@ -197,11 +195,11 @@ def _age(seconds: float | None) -> str:
 
 @check(
     "server-answer",
-    causes=("connection-refused", "connection-timeout", "auth", "endpoint-wrong", "engine-dead"),
+    causes=("connection-refused", "connection-timeout", "auth", "endpoint-wrong", "engine-dead", "engine-hang"),
     needs=("servers",),
 )
 def server_answer(snapshot: Snapshot) -> Iterator[Finding]:
-    """The server at `--url` does not answer as a vLLM server does.
+    """The server at `--url`, or one that runs on this host, does not answer as a vLLM server does.
 
     Why: a client needs three things: somebody who listens, an answer in time, and the OpenAI paths below /v1. What
     /health, /version and /v1/models answer tells which of them is missing.
@@ -210,13 +208,17 @@ def server_answer(snapshot: Snapshot) -> Iterator[Finding]:
     servers = snapshot.servers
     assert isinstance(servers, Servers)
     if not servers.answers:
-        raise NotApplicable("no --url was given")
+        raise NotApplicable("no --url was given, and no server that can be asked runs here")
     for answer in servers.answers:
         found = _unreached(answer, servers) if answer.failure is not None else _answered(answer)
         if found is not None:
             yield found
-        elif isinstance(answer.models, Unknown):
+        elif isinstance(answer.models, Unknown) and not _wants_key(answer):
             raise NotKnown(answer.models.reason)
+
+
+def _wants_key(answer: ServerAnswer) -> bool:
+    return answer.models_status in (401, 403)
 
 
 FAILURES = {
@@ -242,12 +244,27 @@ def _unreached(answer: ServerAnswer, servers: Servers) -> Finding | None:
     failure = answer.failure or ""
     if failure not in FAILURES:
         raise NotKnown(answer.problem or "the server could not be asked")
+    if answer.pid is not None:
+        return _silent(answer)
     cause, title = FAILURES[failure]
     loading = [s for s in servers.running if s.listening is False and answer.url.endswith(f":{s.port}")]
     evidence = [answer.problem or failure]
     evidence += [f"a vLLM server with pid {s.pid} is starting for that port and does not listen yet" for s in loading]
     title = title.format(url=answer.url)
     return error(cause, title, evidence=tuple(evidence), fixes=(Fix(title=FAILURE_FIXES[failure]),))
+
+
+def _silent(answer: ServerAnswer) -> Finding:
+    """Of a server that listens on this host; raises NotKnown where it went away while it was asked."""
+    if answer.failure != "timeout":
+        raise NotKnown(answer.problem or "the server could not be asked")
+    # Only likely: the host may be so busy that a healthy server is slow.
+    return warning(
+        "engine-hang",
+        f"The vLLM server with pid {answer.pid} takes connections at {answer.url} and does not answer",
+        evidence=(answer.problem or "no answer in time", "asked from this host itself: no network lies between"),
+        fixes=(Fix(title="Read the end of its log (`vllm-doctor explain LOG`), and start it again"),),
+    )
 
 
 def _answered(answer: ServerAnswer) -> Finding | None:
@@ -257,7 +274,9 @@ def _answered(answer: ServerAnswer) -> Finding | None:
         fix = Fix(title="Give host and port of the vLLM server (8000 unless --port says otherwise)")
         title = f"{answer.url} is no vLLM: {answer.server} answers there"
         return error("endpoint-wrong", title, evidence=evidence, fixes=(fix,))
-    if statuses[1] in (401, 403):
+    if _wants_key(answer):
+        if answer.pid is not None:
+            return None
         fix = Fix(
             title="Enter the server's key (its --api-key or VLLM_API_KEY) in the client", settings={"API key": "***"}
         )

@@ -91,7 +91,7 @@ def test_preemptions_since_the_start_count_from_a_share_on(pushed: int, finished
 def test_a_queue_with_room_in_the_cache_names_more_sequences() -> None:
     last = sample(num_requests_running=8, num_requests_waiting=30, kv_cache_usage_perc=0.1)
     assert causes(last) == ["connection-timeout"]
-    assert flags(last) == {"--max-num-seqs": "16"}
+    assert flags(last) == {"--max-num-seqs": "38"}
 
 
 def test_a_queue_that_was_not_there_before_is_no_finding() -> None:

@@ -1,5 +1,7 @@
 """`connect` against real servers: each fault brings its cause, its step, and a fix that is proved to work."""
 
+import contextlib
+import http.client
 import json
 import socket
 import threading
@@ -239,6 +241,37 @@ def generated(server: Running) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
+
+
+def test_what_a_server_under_load_tells(vllm_python: Path, models: Path, tmp_path: Path) -> None:
+    """A KV cache of 40 blocks, and 24 clients that each fill 13 of them."""
+    with serving(
+        vllm_python, models / "tiny-llama", tmp_path, "--num-gpu-blocks-override", "40", "--served-model-name", "tiny"
+    ) as server:
+        stop = threading.Event()
+        clients = [threading.Thread(target=keep_asking, args=(server, stop)) for _ in range(24)]
+        for client in clients:
+            client.start()
+        report = connect(server.base, "--watch", "5", "--timeout", "60")
+        stop.set()
+        server.kill()
+        for client in clients:
+            client.join()
+    found = {finding["title"]: finding for finding in report["findings"] if finding["check"] == "health"}
+    full, preempted = (next(f for title, f in found.items() if word in title) for word in ("is full", "preempted"))
+    assert (full["cause"], preempted["cause"]) == ("oom-kv", "oom-kv")
+    assert full["fixes"][0]["launch"]["unset"] == ["--num-gpu-blocks-override"]
+
+
+def keep_asking(server: Running, stop: threading.Event) -> None:
+    """One long request after the other, until told to stop or the server goes away."""
+    body = {"model": "tiny", "messages": HELLO, "max_tokens": 1600, "ignore_eos": True}
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while not stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+            connection.getresponse().read()
+            connection.close()
 
 
 def outside_address() -> str:

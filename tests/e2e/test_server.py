@@ -79,6 +79,17 @@ def test_its_answers_are_read_and_bring_no_finding(server: int, vllm_python: Pat
     assert [f for f in report["findings"] if f["severity"] != "info"] == []
 
 
+def test_it_is_asked_without_a_url(server: int, vllm_python: Path) -> None:
+    done = doctor("run", "--python", vllm_python, "--format", "json")
+    report = json.loads(done.stdout)
+    assert [f for f in report["findings"] if f["severity"] != "info"] == []
+    statuses = {c["id"]: c["status"] for c in report["checks"]}
+    assert (statuses["server-answer"], statuses["server-health"]) == ("passed", "passed")
+    shown = doctor("run", "--python", vllm_python).stdout
+    assert f"http://127.0.0.1:{server} · pid " in shown
+    assert "serves tiny" in shown
+
+
 def test_a_url_where_nothing_listens_is_refused(vllm_python: Path) -> None:
     done = doctor("run", "--python", vllm_python, "--url", "http://127.0.0.1:9/v1", "--format", "json")
     assert [f["cause"] for f in json.loads(done.stdout)["findings"]] == ["connection-refused"]

@@ -75,21 +75,27 @@ def talking(talk: Callable[[socket.socket], None]) -> Iterator[str]:
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
 def test_a_healthy_server(suffix: str) -> None:
     with serving(HEALTHY) as url:
-        answer = answers.ask(url + suffix, 5)
+        answer = answers.asking(url + suffix, 5).result()
     assert answer == ServerAnswer(
-        url=url, health_status=200, version="0.32.0", models=("tiny",), max_model_len=2048, models_status=200
+        url=url,
+        health_status=200,
+        version="0.32.0",
+        models=("tiny",),
+        max_model_len=2048,
+        models_status=200,
+        metrics=Unknown("GET /metrics: 404, nothing of vLLM in it"),
     )
 
 
 def test_the_scheme_may_be_left_out() -> None:
     with serving(HEALTHY) as url:
-        assert answers.ask(url.removeprefix("http://"), 5).health_status == 200
+        assert answers.asking(url.removeprefix("http://"), 5).result().health_status == 200
 
 
 def test_a_key_is_asked_for() -> None:
     script = {**HEALTHY, "/v1/models": (401, b'{"error":"Unauthorized"}')}
     with serving(script) as url:
-        answer = answers.ask(url, 5)
+        answer = answers.asking(url, 5).result()
     assert (answer.models_status, answer.models) == (401, Unknown("/v1/models answered 401"))
     assert answer.failure is None
 
@@ -109,7 +115,7 @@ def test_a_key_is_asked_for() -> None:
 )
 def test_no_list_of_models(body: bytes) -> None:
     with serving({**HEALTHY, "/v1/models": (200, body), "/version": (200, body)}) as url:
-        answer = answers.ask(url, 5)
+        answer = answers.asking(url, 5).result()
     assert answer.models == Unknown("/v1/models answered no list of models")
     assert answer.version is None
 
@@ -123,7 +129,7 @@ def test_hostile_texts_are_cleaned() -> None:
         "/version": (200, json.dumps(version).encode()),
     }
     with serving(script) as url:
-        answer = answers.ask(url, 5)
+        answer = answers.asking(url, 5).result()
     text = msgspec.json.encode(answer).decode()
     assert "canary" not in text
     assert "\\u001b" not in text
@@ -133,21 +139,21 @@ def test_hostile_texts_are_cleaned() -> None:
 
 def test_a_giant_body_is_cut() -> None:
     with serving({**HEALTHY, "/v1/models": (200, b" " * (MAXIMUM_BODY_BYTES * 8) + b"{}")}) as url:
-        answer = answers.ask(url, 10)
+        answer = answers.asking(url, 10).result()
     assert isinstance(answer.models, Unknown)
 
 
 def test_many_models_are_bounded() -> None:
     models = {"data": [{"id": f"m{n}"} for n in range(5000)]}
     with serving({**HEALTHY, "/v1/models": (200, json.dumps(models).encode())}) as url:
-        answer = answers.ask(url, 5)
+        answer = answers.asking(url, 5).result()
     assert isinstance(answer.models, tuple) and len(answer.models) == answers.MAXIMUM_MODELS
 
 
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    answer = answers.ask(f"http://127.0.0.1:{port}", 5)
+    answer = answers.asking(f"http://127.0.0.1:{port}", 5).result()
     assert (answer.failure, answer.health_status) == ("refused", None)
     assert answer.problem
 
@@ -155,7 +161,7 @@ def test_nobody_listens() -> None:
 def test_a_server_that_says_nothing() -> None:
     started = time.monotonic()
     with talking(lambda connection: time.sleep(1.5)) as url:
-        answer = answers.ask(url, 0.5)
+        answer = answers.asking(url, 0.5).result()
         waited = time.monotonic() - started
     assert answer.failure == "timeout"
     assert waited < 2
@@ -170,7 +176,7 @@ def test_a_server_that_drips() -> None:
 
     started = time.monotonic()
     with talking(drip) as url:
-        answer = answers.ask(url, 0.4)
+        answer = answers.asking(url, 0.4).result()
         waited = time.monotonic() - started
     assert answer.failure == "timeout"
     assert waited < 1.9
@@ -182,28 +188,28 @@ def test_something_that_is_no_http() -> None:
         connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
 
     with talking(greet) as url:
-        assert answers.ask(url, 5).failure == "not-http"
+        assert answers.asking(url, 5).result().failure == "not-http"
 
 
 def test_a_server_that_hangs_up() -> None:
     with talking(lambda connection: None) as url:
-        assert answers.ask(url, 5).failure in ("not-http", "other")
+        assert answers.asking(url, 5).result().failure in ("not-http", "other")
 
 
 def test_tls_to_a_server_without_it() -> None:
     with serving(HEALTHY) as url:
-        assert answers.ask(url.replace("http:", "https:"), 5).failure == "tls"
+        assert answers.asking(url.replace("http:", "https:"), 5).result().failure == "tls"
 
 
 def test_a_host_that_is_not_known() -> None:
-    assert answers.ask("http://no-such-host.invalid:8000", 5).failure in ("name", "timeout")
+    assert answers.asking("http://no-such-host.invalid:8000", 5).result().failure in ("name", "timeout")
 
 
 def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     with serving(HEALTHY) as url:
-        assert answers.ask(url, 5).health_status == 200
+        assert answers.asking(url, 5).result().health_status == 200
 
 
 @pytest.mark.parametrize(
@@ -219,3 +225,28 @@ def test_a_password_in_the_url_is_in_no_fact() -> None:
         servers = probe_servers(url.replace("http://", "http://ann:canary@"))
     assert "canary" not in msgspec.json.encode(servers).decode()
     assert servers.answers[0].health_status == 200
+
+
+METRICS = b"""\
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="tiny"} 3.0
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} NaN
+# TYPE vllm:num_preemptions counter
+vllm:num_preemptions_total{engine="0",model_name="tiny"} 2.0
+# TYPE vllm:iteration_tokens_total histogram
+vllm:iteration_tokens_total_bucket{le="1.0"} 5.0
+# TYPE python_gc_objects_collected counter
+python_gc_objects_collected_total{generation="0"} 9.0
+"""
+
+
+def test_the_rows_of_metrics_that_the_rules_read() -> None:
+    with serving(HEALTHY | {"/metrics": (200, METRICS)}) as url:
+        answer = answers.asking(url, 5).result()
+    assert not isinstance(answer.metrics, Unknown)
+    assert {(row.name, row.value) for row in answer.metrics} == {
+        ("vllm:num_requests_waiting", 3.0),
+        ("vllm:num_preemptions_total", 2.0),
+    }
+    assert answer.metrics[0].labels["model_name"] == "tiny"

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from vllm_doctor.facts import Server, Servers
-from vllm_doctor.probes.servers import probe_servers, running
+from vllm_doctor.facts import Server
+from vllm_doctor.probes.servers import listeners, probe_servers, running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux' process table")
 
@@ -166,17 +166,17 @@ def test_a_network_of_its_own(vllm: str, tmp_path: Path) -> None:
 
 
 def test_it_is_cheap_and_loads_no_http() -> None:
+    """Unless a server runs here, which is then asked."""
     code = (
-        "import sys, time; from vllm_doctor.probes.servers import probe_servers; probe_servers(ports=(8000,));"
-        "print([m for m in ('httpx', 'yaml', 'ssl') if m in sys.modules])"
+        "import sys, time; from vllm_doctor.probes.servers import probe_servers; found = probe_servers(ports=(8000,));"
+        "print([m for m in ('httpcore', 'httpx', 'yaml', 'ssl') if m in sys.modules and not found.answers])"
     )
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     before = time.process_time()
     facts = probe_servers(ports=(8000,))
-    assert time.process_time() - before < 0.25
-    assert isinstance(facts, Servers)
+    assert facts.answers or time.process_time() - before < 0.25
 
 
 def test_hundreds_of_listeners_are_all_seen() -> None:
@@ -190,3 +190,56 @@ def test_hundreds_of_listeners_are_all_seen() -> None:
     assert isinstance(servers.listeners, tuple)
     assert ports <= {one.port for one in servers.listeners}
     assert [one.port for one in servers.listeners if one.pid == os.getpid()] == [asked]
+
+
+# Stands for a server that is up: the words of vLLM's launcher, and a scripted HTTP server behind them.
+ANSWERING = """\
+import http.server, json, sys
+BODIES = {"/health": b"", "/version": b'{"version": "0.32.0"}', "/v1/models": b'{"data": [{"id": "tiny"}]}'}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = BODIES.get(self.path, b"{}")
+        self.send_response(200 if self.path in BODIES else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *words):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler)
+print("up", flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_server_of_this_host_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "vllm").write_text(ANSWERING)
+    port = free_port()
+    with started(sys.executable, str(tmp_path / "vllm"), "serve", "m", "--port", str(port), folder=tmp_path) as pid:
+        answers = {answer.pid: answer for answer in probe_servers().answers}
+    assert answers[pid].url == f"http://127.0.0.1:{port}"
+    assert (answers[pid].health_status, answers[pid].version, answers[pid].models) == (200, "0.32.0", ("tiny",))
+
+
+def test_a_server_with_a_certificate_and_one_that_loads_are_not_asked(vllm: str, tmp_path: Path) -> None:
+    port = free_port()
+    words = (sys.executable, vllm, "serve", "m", "--port", str(port))
+    with started(*words, "--listen", "--ssl-certfile", "cert.pem", folder=tmp_path) as pid:
+        servers = probe_servers()
+        assert next(s for s in servers.running if s.pid == pid).tls
+        assert pid not in [answer.pid for answer in servers.answers]
+    with started(*words, folder=tmp_path) as pid:
+        assert pid not in [answer.pid for answer in probe_servers().answers]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reached"),
+    [
+        (["0.0.0.0"], "127.0.0.1"),
+        (["::"], "127.0.0.1"),
+        (["10.0.0.9", "127.0.0.1"], "127.0.0.1"),
+        (["10.0.0.9"], "10.0.0.9"),
+        (["::1"], "[::1]"),
+    ],
+)
+def test_where_a_listener_is_reached(addresses: list[str], reached: str) -> None:
+    assert listeners.reachable(addresses) == reached

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -81,6 +81,7 @@ def same(launch: Launch) -> Launch:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(LAUNCHES)
+@example(["vllm", "serve", "M", "-:", "-1"])
 def test_printed_and_parsed_again_it_is_the_same(words: list[str]) -> None:
     launch = parse_launch(words)
     assert same(parse_launch(argv(launch))) == same(launch)

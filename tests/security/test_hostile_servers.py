@@ -107,7 +107,7 @@ HOSTILE = {
 def test_a_server_costs_no_more_than_its_time(name: str) -> None:
     with serving(HOSTILE[name]) as url:
         started = time.monotonic()
-        answer = answers.ask(url, 1.0)
+        answer = answers.asking(url, 1.0).result()
         assert time.monotonic() - started < 1.0 + SLACK_SECONDS
     assert isinstance(answer.models, Unknown)
     assert answer.version is None
@@ -128,7 +128,7 @@ def test_a_hub_costs_no_more_than_its_time(name: str, monkeypatch: pytest.Monkey
 def test_what_a_server_says_is_text_of_bounded_length() -> None:
     models = {"data": [{"id": "\x1b]0;x\x07m" + "a" * 10_000, "max_model_len": 10**15}] * 1000, "version": "\x1b[31m9"}
     with serving(once(body(json.dumps(models).encode()[: 2**20]))) as url:
-        answer = answers.ask(url, 5.0)
+        answer = answers.asking(url, 5.0).result()
     assert "\x1b" not in repr(answer)
     assert isinstance(answer.models, Unknown) or all(len(m) <= 400 for m in answer.models)
 

@@ -72,7 +72,7 @@ def _called(visit: Visit, calls: list[Any]) -> str:
     if name and readable:
         return f"called {redact.line(name, 60)}({redact.line(arguments, 120)})"
     evidence = (f"name {redact.line(name, 80)!r}, arguments {redact.line(arguments, 200)!r}",)
-    title = "the tool call comes back broken: the parser does not fit this model"
+    title = "The tool call comes back broken: the parser does not fit this model"
     raise Broken(error("tool-parser-wrong", title, evidence=evidence, fixes=tool_flags(visit)))
 
 
@@ -84,7 +84,7 @@ def judge(visit: Visit, reply: Reply, body: dict[str, Any]) -> Finding | None:
     if parsers:
         return _in_content(visit, content, parsers)
     if not content and finish_reason(reply) == "tool_calls":
-        title = "the answer says tool_calls and holds none: the parser lost the call"
+        title = "The answer says tool_calls and holds none: the parser lost the call"
         evidence = (reply.said,)
         return error("tool-parser-wrong", title, evidence=evidence, fixes=tool_flags(visit))
     return _ignored(visit, reply, body)
@@ -130,12 +130,12 @@ def _ignored(visit: Visit, reply: Reply, body: dict[str, Any]) -> Finding | None
     )
     fixes = (
         Fix(
-            title="give the server a template that knows tools (vLLM's examples/ has some)",
+            title="Give the server a template that knows tools (vLLM's examples/ has some)",
             launch=LaunchEdit(set={"--chat-template": template}),
         ),
-        Fix(title="or serve a model that is taught tools"),
+        Fix(title="Or serve a model that is taught tools"),
     )
-    title = "the chat template leaves the tools out: the model never learns of them"
+    title = "The chat template leaves the tools out: the model never learns of them"
     return error("tool-parser-wrong", title, evidence=evidence, fixes=fixes)
 
 
@@ -165,5 +165,5 @@ def _forced(visit: Visit, choice: Any) -> str:
     if finish_reason(reply) == "length":
         raise Skipped(f"not decided: the model was cut after {body['max_tokens']} tokens")
     evidence = (reply.said,)
-    title = f"tool_choice {label} is answered without a call"
+    title = f"Tool_choice {label} is answered without a call"
     raise Broken(info("tool-parser-wrong", title, evidence=evidence))

@@ -70,7 +70,7 @@ def prompt_tokens(reply: Reply) -> int | None:
 
 
 def _not_a_chat(visit: Visit, reply: Reply) -> Finding:
-    fix = Fix(title="check what stands between the client and vLLM: the answer is not vLLM's")
+    fix = Fix(title="Check what stands between the client and vLLM: the answer is not vLLM's")
     title = f"{visit.shown_base} answers a chat with something else than a chat completion"
     return error("endpoint-wrong", title, evidence=(reply.said, f"content-type: {reply.type or 'none'}"), fixes=(fix,))
 
@@ -159,21 +159,21 @@ def broken_stream(visit: Visit, reply: Reply, found: Events, broken: dict[str, A
         if after.status is None:
             return error(
                 "engine-dead",
-                "the server went away in the middle of a stream",
+                "The server went away in the middle of a stream",
                 evidence=(*seen, after.said),
                 fixes=_LOG,
             )
     if broken is not None:
-        return error("engine-dead", "the server ended the stream with an error", evidence=tuple(seen), fixes=_LOG)
+        return error("engine-dead", "The server ended the stream with an error", evidence=tuple(seen), fixes=_LOG)
     if reply.cut is not None and "time" in reply.cut:
-        title = "the stream does not end in time"
+        title = "The stream does not end in time"
         return error("connection-timeout", title, evidence=tuple(seen), fixes=_PROXY)
-    title = "the stream is not what clients can read"
+    title = "The stream is not what clients can read"
     return error("endpoint-wrong", title, evidence=tuple(seen), fixes=_PROXY)
 
 
-_LOG = (Fix(title="read the server's log from its first error on (`vllm-doctor explain LOG`)"),)
+_LOG = (Fix(title="Read the server's log from its first error on (`vllm-doctor explain LOG`)"),)
 _PROXY = (
-    Fix(title="see what stands between: a proxy must not buffer or rewrite the stream (nginx: proxy_buffering off)"),
-    Fix(title="or switch streaming off in the client", settings={"Stream": "off"}),
+    Fix(title="See what stands between: a proxy must not buffer or rewrite the stream (nginx: proxy_buffering off)"),
+    Fix(title="Or switch streaming off in the client", settings={"Stream": "off"}),
 )

@@ -44,10 +44,10 @@ def _too_long(limit: int, wanted: int | None, answer: int | None) -> Finding:
     needed = max(wanted or 0, (answer or 0) + 1)
     edit = LaunchEdit(set={"--max-model-len": str(needed)})
     fixes = (
-        client_fix("let the client ask for less", settings),
-        Fix(title="or serve a longer context, if model and memory allow it (`vllm-doctor plan` says)", launch=edit),
+        client_fix("Let the client ask for less", settings),
+        Fix(title="Or serve a longer context, if model and memory allow it (`vllm-doctor plan` says)", launch=edit),
     )
-    title = f"the client asks for more than the server's context of {limit} tokens"
+    title = f"The client asks for more than the server's context of {limit} tokens"
     evidence = (f"the client: {', '.join(asked)}", f"/models: max_model_len {limit}")
     return error("context-exceeded", title, evidence=evidence, fixes=fixes)
 
@@ -74,9 +74,9 @@ def structured(visit: Visit) -> str:
     if kept:
         return f"answered {content[:60]}"
     fix = Fix(
-        title="see the server's log for its structured outputs backend; models that think need --reasoning-parser"
+        title="See the server's log for its structured outputs backend; models that think need --reasoning-parser"
     )
-    title = "the answer does not keep to the JSON schema that was asked for"
+    title = "The answer does not keep to the JSON schema that was asked for"
     raise Broken(warning("bad-request", title, evidence=(reply.said,), fixes=(fix,)))
 
 

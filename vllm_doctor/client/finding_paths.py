@@ -68,19 +68,19 @@ def candidates(visit: Visit, base: str) -> tuple[tuple[str, str], ...]:
     root = visit.root
     rows = (
         (f"{root}/v1", _what(base, root)),
-        (f"{origin}/v1", "the path before /v1 is not the server's"),
-        (f"{root}/api/v1", "the API is below /api/v1 there"),
-        (f"{root}/openai/v1", "the API is below /openai/v1 there"),
+        (f"{origin}/v1", "The path before /v1 is not the server's"),
+        (f"{root}/api/v1", "The API is below /api/v1 there"),
+        (f"{root}/openai/v1", "The API is below /openai/v1 there"),
     )
     return tuple(dict(row for row in rows if row[0] != base).items())
 
 
 def _what(base: str, root: str) -> str:
     if any(base.endswith(ending) for ending in OPERATIONS):
-        return "the address goes on behind /v1: the client appends /chat/completions itself"
+        return "The address goes on behind /v1: the client appends /chat/completions itself"
     if base.endswith("/v1/v1"):
-        return "the address has /v1 twice"
-    return "/v1 is missing at the end of the address" if base == root else "the path is not the server's"
+        return "The address has /v1 twice"
+    return "/v1 is missing at the end of the address" if base == root else "The path is not the server's"
 
 
 def _wrong(visit: Visit, base: str, reply: Reply, pasted: str | None) -> Finding:
@@ -95,7 +95,7 @@ def _wrong(visit: Visit, base: str, reply: Reply, pasted: str | None) -> Finding
 
 def _correction(visit: Visit, right: str, what: str, seen: str, proof: str | None) -> Finding:
     evidence = (seen,) if proof is None else (seen, proof)
-    fix = client_fix("enter this address", {"Base URL": right})
+    fix = client_fix("Enter this address", {"Base URL": right})
     return error("endpoint-wrong", f"{what}: {visit.shown_base}", evidence=evidence, fixes=(fix,))
 
 
@@ -112,14 +112,14 @@ def _not_found(visit: Visit, reply: Reply) -> Finding:
     if kind is not None and kind.other:
         return _another(visit, kind, reply)
     if reply.cut is not None:
-        fix = Fix(title="check host and port: an OpenAI-compatible server answers /v1/models at once and in a few kB")
+        fix = Fix(title="Check host and port: an OpenAI-compatible server answers /v1/models at once and in a few kB")
         title = f"{visit.shown_base} does not end its answer as an API does"
         return error("endpoint-wrong", title, evidence=(reply.said,), fixes=(fix,))
     name = f" (it is {kind.name})" if kind is not None else ""
     evidence = (reply.said, *(() if kind is None else (kind.sign,)), *_content(reply))
-    fixes = [Fix(title="enter host and port of the vLLM server itself, as its log says: Starting vLLM server on ...")]
+    fixes = [Fix(title="Enter host and port of the vLLM server itself, as its log says: Starting vLLM server on ...")]
     if kind is not None and kind.gateway:
-        fixes.append(Fix(title=f"or make {kind.name} pass /v1/ on to the vLLM server (location /v1/ -> its port 8000)"))
+        fixes.append(Fix(title=f"Or make {kind.name} pass /v1/ on to the vLLM server (location /v1/ -> its port 8000)"))
     title = f"{visit.shown_base} is no OpenAI-compatible server{name}"
     return error("endpoint-wrong", title, evidence=evidence, fixes=tuple(fixes))
 
@@ -129,7 +129,7 @@ def _content(reply: Reply) -> tuple[str, ...]:
 
 
 def _other_entry(visit: Visit, reply: Reply, kind: identify.Kind) -> Finding:
-    fix = Fix(title="start the OpenAI-compatible server: vllm serve MODEL (not vllm.entrypoints.api_server)")
+    fix = Fix(title="Start the OpenAI-compatible server: vllm serve MODEL (not vllm.entrypoints.api_server)")
     title = f"{visit.shown_base} is a vLLM without the OpenAI paths (/v1/models is not there)"
     return error("endpoint-wrong", title, evidence=(reply.said, kind.sign), fixes=(fix,))
 
@@ -139,7 +139,7 @@ def _another(visit: Visit, kind: identify.Kind, reply: Reply) -> Finding:
         client_fix(
             "enter the address of the vLLM server", {"Base URL": f"http://{urlsplit(visit.base).hostname}:8000/v1"}
         ),
-        Fix(title=f"or use the client's own provider for {kind.name}, if that is what should answer"),
+        Fix(title=f"Or use the client's own provider for {kind.name}, if that is what should answer"),
     )
     title = f"{visit.shown_base} is no vLLM: {kind.name} answers there"
     return error("endpoint-wrong", title, evidence=(kind.sign, reply.said), fixes=fixes)
@@ -151,10 +151,10 @@ def _redirected(visit: Visit, reply: Reply) -> Finding:
     evidence = (f"{reply.method} {reply.url}: {reply.status}, location {target or '(none)'}",)
     if ours.hostname == theirs.hostname and theirs.path.endswith("/models"):
         right = target.removesuffix("/models")
-        fix = client_fix("enter the address that it redirects to", {"Base URL": right})
+        fix = client_fix("Enter the address that it redirects to", {"Base URL": right})
     else:
         fix = Fix(
-            title="enter the address of the server itself; the doctor followed nothing and sent the key nowhere else"
+            title="Enter the address of the server itself; the doctor followed nothing and sent the key nowhere else"
         )
     title = (
         f"{visit.shown_base} redirects to {theirs.scheme}://{theirs.netloc or '?'}: clients lose the key or the body"
@@ -168,12 +168,12 @@ def lost(visit: Visit, reply: Reply) -> Finding:
     if reply.failure == "timeout":
         fixes = (
             Fix(
-                title="see whether the server is overloaded (`vllm-doctor connect URL --watch 10`) or its engine hangs"
+                title="See whether the server is overloaded (`vllm-doctor connect URL --watch 10`) or its engine hangs"
             ),
-            Fix(title="raise the time limit of the client and of every proxy between, if long answers are expected"),
+            Fix(title="Raise the time limit of the client and of every proxy between, if long answers are expected"),
         )
         title = f"{visit.shown_base} did not answer in {visit.options.timeout_seconds:.0f} s"
         return error("connection-timeout", title, evidence=evidence, fixes=fixes)
-    fix = Fix(title="read the server's log from its first error on (`vllm-doctor explain LOG`), and start it again")
-    title = f"the server at {visit.shown_base} went away while it was being asked"
+    fix = Fix(title="Read the server's log from its first error on (`vllm-doctor explain LOG`), and start it again")
+    title = f"The server at {visit.shown_base} went away while it was being asked"
     return error("engine-dead", title, evidence=(*evidence, "it had answered before"), fixes=(fix,))

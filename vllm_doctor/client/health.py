@@ -93,8 +93,8 @@ def health(visit: Visit) -> str:
 
 
 def _unwell(visit: Visit, state: Reply) -> Finding:
-    fix = Fix(title="read the server's log from its first error on (`vllm-doctor explain LOG`), and start it again")
-    title = f"the engine behind {visit.shown_base} died while it was being asked"
+    fix = Fix(title="Read the server's log from its first error on (`vllm-doctor explain LOG`), and start it again")
+    title = f"The engine behind {visit.shown_base} died while it was being asked"
     return error("engine-dead", title, evidence=(state.said,), fixes=(fix,))
 
 

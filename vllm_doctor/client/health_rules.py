@@ -36,8 +36,12 @@ class Window(Struct, frozen=True):
         return _there(self.last.largest(*names), names[0])
 
     def count(self, *names: str, **labels: str) -> float:
-        """The counter's increase in the window, or since the start; raises Absent."""
-        new = _there(self.last.total(*names, **labels), names[0])
+        """The counter's increase in the window, or since the start; raises Absent.
+
+        Of a counter that is there, a row with other labels appears when it is first counted: until then it is 0.
+        """
+        _there(self.last.total(*names), names[0])
+        new = self.last.total(*names, **labels) or 0.0
         old = self.first.total(*names, **labels) if self.first is not None else 0.0
         return new - old if old is not None and old <= new else new
 
@@ -67,6 +71,22 @@ def _there(value: float | None, name: str) -> float:
 KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
 RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 
+# What the rules read, without the endings that prometheus_client appends; a sample that holds these is judged alike.
+METRICS = frozenset(
+    {
+        *KV_USAGE,
+        RUNNING,
+        WAITING,
+        "vllm:cache_config_info",
+        "vllm:generation_tokens",
+        "vllm:num_preemptions",
+        "vllm:prompt_tokens",
+        "vllm:request_queue_time_seconds",
+        "vllm:request_success",
+        "vllm:time_to_first_token_seconds",
+    }
+)
+
 
 def kv_pressure(window: Window) -> Iterator[Finding]:
     """The KV cache is full while requests wait."""
@@ -75,7 +95,7 @@ def kv_pressure(window: Window) -> Iterator[Finding]:
         return
     evidence = (f"{KV_USAGE[0]} {usage:.2f}", f"{RUNNING} {running:.0f}, {WAITING} {waiting:.0f}", *_cache(window))
     yield warning(
-        "oom-kv", "the KV cache is full, and requests wait for it", evidence=evidence, fixes=_more_cache(window)
+        "oom-kv", "The KV cache is full, and requests wait for it", evidence=evidence, fixes=_more_cache(window)
     )
 
 
@@ -93,7 +113,7 @@ def preemptions(window: Window) -> Iterator[Finding]:
         *_cache(window),
     )
     fixes = (_fewer_at_once(window), *_more_cache(window))
-    title = "requests are preempted: the KV cache is too small for as many at once"
+    title = "Requests are preempted: the KV cache is too small for as many at once"
     yield warning("oom-kv", title, evidence=evidence, fixes=fixes)
 
 
@@ -104,10 +124,12 @@ def queue(window: Window) -> Iterator[Finding]:
     if waiting < 1 or not before or waiting < running or usage >= KV_FULL:
         return
     evidence = (f"{WAITING} {waiting:.0f}, {RUNNING} {running:.0f}", f"{KV_USAGE[0]} {usage:.2f}")
-    fixes = [Fix(title="run more replicas (--data-parallel-size, or a second server behind a load balancer)")]
+    fixes = [Fix(title="Run more replicas (--data-parallel-size, or a second server behind a load balancer)")]
     if usage < 0.5 and running >= 1:
-        edit = LaunchEdit(set={"--max-num-seqs": str(int(2 * running))})
-        fixes.insert(0, Fix(title="let more sequences run at once: the KV cache has room", launch=edit))
+        # As many as wait, and no more than the KV cache would hold of the size of those that run.
+        room = min(running + waiting, running * KV_FULL / max(usage, 0.01))
+        edit = LaunchEdit(set={"--max-num-seqs": str(int(room))})
+        fixes.insert(0, Fix(title="Let more sequences run at once: the KV cache has room", launch=edit))
     title = f"{waiting:.0f} requests wait, more than the {running:.0f} that run"
     yield warning("connection-timeout", title, evidence=evidence, fixes=tuple(fixes))
 
@@ -122,11 +144,11 @@ def first_token(window: Window) -> Iterator[Finding]:
     if queued is not None:
         evidence.append(f"of it in the queue, 95th percentile: {queued:.1f} s")
     if queued is not None and queued > late / 2:
-        fix = Fix(title="the queue is the cause: more replicas, or a larger --max-num-seqs if the KV cache has room")
+        fix = Fix(title="The queue is the cause: more replicas, or a larger --max-num-seqs if the KV cache has room")
     else:
         edit = LaunchEdit(set={"--max-num-batched-tokens": "8192"})
-        fix = Fix(title="prefill is the cause: more tokens a step, or shorter prompts", launch=edit)
-    title = f"every twentieth request waits {late:.0f} s and more for its first token"
+        fix = Fix(title="Prefill is the cause: more tokens a step, or shorter prompts", launch=edit)
+    title = f"Every twentieth request waits {late:.0f} s and more for its first token"
     yield warning("connection-timeout", title, evidence=tuple(evidence), fixes=(fix,))
 
 
@@ -138,8 +160,8 @@ def aborted(window: Window) -> Iterator[Finding]:
         return
     evidence = (f"{gone:.0f} of {finished:.0f} requests ended as abort {window.span}",)
     fixes = (
-        Fix(title="raise the time limits of clients and proxies, or stream the answers"),
-        Fix(title="see the latencies above: clients hang up on what is too slow"),
+        Fix(title="Raise the time limits of clients and proxies, or stream the answers"),
+        Fix(title="See the latencies above: clients hang up on what is too slow"),
     )
     title = f"{100 * gone / finished:.0f} % of the requests are aborted: clients or proxies hang up"
     yield warning("connection-timeout", title, evidence=evidence, fixes=fixes)
@@ -151,8 +173,8 @@ def failing(window: Window) -> Iterator[Finding]:
     if broken < 1:
         return
     evidence = (f"{broken:.0f} requests ended as error {window.span}",)
-    fix = Fix(title="read the server's log from its first error on (`vllm-doctor explain LOG`)")
-    yield warning("engine-dead", "requests end in an error inside the engine", evidence=evidence, fixes=(fix,))
+    fix = Fix(title="Read the server's log from its first error on (`vllm-doctor explain LOG`)")
+    yield warning("engine-dead", "Requests end in an error inside the engine", evidence=evidence, fixes=(fix,))
 
 
 def prefix_cache(window: Window) -> Iterator[Finding]:
@@ -165,8 +187,8 @@ def prefix_cache(window: Window) -> Iterator[Finding]:
         return
     edit = LaunchEdit(set={"--enable-prefix-caching": None}, unset=("--no-enable-prefix-caching",))
     evidence = ("vllm:cache_config_info: enable_prefix_caching False", f"{tokens:.0f} prompt tokens {window.span}")
-    fix = Fix(title="switch prefix caching on: system prompts and earlier turns are then computed once", launch=edit)
-    yield info("connection-timeout", "prefix caching is off", evidence=evidence, fixes=(fix,))
+    fix = Fix(title="Switch prefix caching on: system prompts and earlier turns are then computed once", launch=edit)
+    yield info("connection-timeout", "Prefix caching is off", evidence=evidence, fixes=(fix,))
 
 
 def stalled(window: Window) -> Iterator[Finding]:
@@ -184,8 +206,8 @@ def stalled(window: Window) -> Iterator[Finding]:
         f"{RUNNING} {running:.0f} at both ends of {window.seconds:.0f} s",
         "no prompt or answer token in between",
     )
-    fix = Fix(title="look at the engine's processes and GPUs (nvidia-smi, py-spy dump), then start the server anew")
-    yield error("engine-hang", "requests run and no token comes", evidence=evidence, fixes=(fix,))
+    fix = Fix(title="Look at the engine's processes and GPUs (nvidia-smi, py-spy dump), then start the server anew")
+    yield error("engine-hang", "Requests run and no token comes", evidence=evidence, fixes=(fix,))
 
 
 def _cache(window: Window) -> tuple[str, ...]:
@@ -198,27 +220,36 @@ def _cache(window: Window) -> tuple[str, ...]:
 def _fewer_at_once(window: Window) -> Fix:
     running = window.last.largest(RUNNING)
     if running is None or running < 2:
-        return Fix(title="let fewer sequences run at once: a smaller --max-num-seqs")
+        return Fix(title="Let fewer sequences run at once: a smaller --max-num-seqs")
     edit = LaunchEdit(set={"--max-num-seqs": str(max(1, int(running * 0.8)))})
-    return Fix(title="let fewer sequences run at once, so that none is pushed out", launch=edit)
+    return Fix(title="Let fewer sequences run at once, so that none is pushed out", launch=edit)
 
 
 def _more_cache(window: Window) -> tuple[Fix, ...]:
     config = window.last.labels("vllm:cache_config_info")
     fixes = []
+    blocks, fixed = (config.get(name, "None") for name in ("num_gpu_blocks_override", "kv_cache_memory_bytes"))
     share = _share(config.get("gpu_memory_utilization"))
-    if share is not None and share < 0.93:
+    if blocks != "None":
+        edit = LaunchEdit(unset=("--num-gpu-blocks-override",))
+        fixes.append(Fix(title=f"Drop --num-gpu-blocks-override {blocks}: it alone limits the KV cache", launch=edit))
+    elif fixed != "None":
+        # vllm/config/cache.py: it overrides gpu_memory_utilization; on a CPU it is VLLM_CPU_KVCACHE_SPACE in bytes.
+        fixes.append(
+            Fix(title="Raise --kv-cache-memory-bytes (on a CPU: VLLM_CPU_KVCACHE_SPACE), which fixes its size")
+        )
+    elif share is not None and share < 0.93:
         edit = LaunchEdit(set={"--gpu-memory-utilization": f"{min(0.95, share + 0.03):.2f}"})
-        fixes.append(Fix(title="give vLLM more of the GPU's memory, if nothing else needs it", launch=edit))
+        fixes.append(Fix(title="Give vLLM more of the GPU's memory, if nothing else needs it", launch=edit))
     if config.get("cache_dtype") in ("auto", "bfloat16", "float16"):
         edit = LaunchEdit(set={"--kv-cache-dtype": "fp8"})
         fixes.append(
             Fix(
-                title="store the KV cache in 8 bits (GPUs from compute capability 8.9 on): twice the tokens",
+                title="Store the KV cache in 8 bits (GPUs from compute capability 8.9 on): twice the tokens",
                 launch=edit,
             )
         )
-    fixes.append(Fix(title="a smaller --max-model-len, more GPUs (--tensor-parallel-size), or more replicas"))
+    fixes.append(Fix(title="A smaller --max-model-len, more GPUs (--tensor-parallel-size), or more replicas"))
     return tuple(fixes)
 
 

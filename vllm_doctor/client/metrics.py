@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec import Struct
 
 from vllm_doctor.client.replies import Reply
+from vllm_doctor.facts import Metric
 
 MAXIMUM_SAMPLES = 20_000
 
@@ -88,6 +89,25 @@ def read(reply: Reply, at: float | None = None) -> Sample | None:
     if not rows:
         return None
     return Sample(time.monotonic() if at is None else at, {name: tuple(found) for name, found in rows.items()})
+
+
+def facts(sample: Sample, names: Collection[str]) -> tuple[Metric, ...]:
+    """The finite rows of these metrics, with or without the endings `_total` and `_bucket`, as facts."""
+    return tuple(
+        Metric(name=name, labels=dict(labels), value=value)
+        for name, rows in sample.rows.items()
+        if name.removesuffix("_total").removesuffix("_bucket") in names
+        for labels, value in rows
+        if math.isfinite(value)
+    )
+
+
+def from_facts(metrics: Iterable[Metric]) -> Sample:
+    """The sample that those facts were taken of; its time is lost."""
+    rows: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    for metric in metrics:
+        rows.setdefault(metric.name, []).append((metric.labels, metric.value))
+    return Sample(0.0, {name: tuple(found) for name, found in rows.items()})
 
 
 def rate(first: Sample, last: Sample, *names: str, **labels: str) -> float | None:

@@ -33,8 +33,9 @@ def _mended_key(visit: Visit, reply: Reply) -> Finding | None:
             session.close()
         if answer.status == 200:
             evidence = (reply.said, f"the same key without {what}: 200")
-            fix = client_fix(f"enter the key without {what}", {"API Key": redact.MASK})
-            return error("auth", f"{what} sticks to the API key", evidence=evidence, fixes=(fix,))
+            fix = client_fix(f"Enter the key without {what}", {"API Key": redact.MASK})
+            title = f"{what[0].upper()}{what[1:]} sticks to the API key"
+            return error("auth", title, evidence=evidence, fixes=(fix,))
     return None
 
 
@@ -56,10 +57,10 @@ def models(visit: Visit) -> str:
             raise Broken(lost(visit, reply) if reply.status is None else explain(visit, reply, {}))
         visit.served = found
     if not visit.served:
-        fix = Fix(title="start the server with a model, or load one (a gateway lists those that are configured)")
+        fix = Fix(title="Start the server with a model, or load one (a gateway lists those that are configured)")
         raise Broken(
             error(
-                "model-name-mismatch", "the server serves no model", evidence=("/models: an empty list",), fixes=(fix,)
+                "model-name-mismatch", "The server serves no model", evidence=("/models: an empty list",), fixes=(fix,)
             )
         )
     lengths = sorted({m.max_model_len for m in visit.served if m.max_model_len})
@@ -104,7 +105,7 @@ def _mismatch(visit: Visit, asked: str) -> Finding:
     else:
         listed = ", ".join(each.shown for each in visit.served[:10])
         found = error(
-            "model-name-mismatch", f"the server lists no model called {asked!r}", evidence=(f"/models: {listed}",)
+            "model-name-mismatch", f"The server lists no model called {asked!r}", evidence=(f"/models: {listed}",)
         )
         if reply.ok:  # VLLM_SKIP_MODEL_NAME_VALIDATION, or a gateway with routes of its own
             raise Broken(_unlisted(found))
@@ -113,7 +114,7 @@ def _mismatch(visit: Visit, asked: str) -> Finding:
         return found
     proof = visit.session.post(url, body | {"model": guess.name})
     seen = (*found.evidence, f"the same request for {guess.name!r}: {proof.status}")
-    fixes = found.fixes or (client_fix(f"enter {guess.name}: {guess.why}", {"Model": guess.name}),)
+    fixes = found.fixes or (client_fix(f"Enter {guess.name}: {guess.why}", {"Model": guess.name}),)
     return error("model-name-mismatch", found.title, evidence=seen, fixes=fixes)
 
 

@@ -10,10 +10,8 @@ from vllm_doctor.client.proxies import is_loopback, named
 from vllm_doctor.client.replies import Reply
 from vllm_doctor.client.session import Session, failure, said
 from vllm_doctor.client.visit import Broken, Skipped, Visit, client_fix
-from vllm_doctor.facts import Server
+from vllm_doctor.facts import DEFAULT_PORT, Server
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error
-
-DEFAULT_PORT = 8000
 
 # A connect that takes longer is dropped by a firewall or has no route.
 CONNECT_SECONDS = 10.0
@@ -30,9 +28,9 @@ def name(visit: Visit) -> str:
     host, port = endpoint(visit)
     found = _resolved(host, port, min(CONNECT_SECONDS, visit.options.timeout_seconds))
     if isinstance(found, str):
-        fix = Fix(title="check the spelling of the host, or enter its IP address")
+        fix = Fix(title="Check the spelling of the host, or enter its IP address")
         raise Broken(
-            error("connection-refused", f"the host name {host!r} is not known", evidence=(found,), fixes=(fix,))
+            error("connection-refused", f"The host name {host!r} is not known", evidence=(found,), fixes=(fix,))
         )
     through = f", through the proxy {visit.session.proxy.shown}" if visit.session.proxy else ""
     return f"{host}: {', '.join(found)}{through}{_unused_proxy(visit)}"
@@ -89,17 +87,17 @@ def _unreached(visit: Visit, host: str, number: int, tried: list[tuple[str, Base
     kinds = {failure(problem) for _, problem in tried}
     where = f"{host}:{number}"
     if visit.session.proxy is not None:
-        title = f"the proxy {visit.session.proxy.shown} does not take connections"
+        title = f"The proxy {visit.session.proxy.shown} does not take connections"
         name = urlsplit(visit.base).hostname
-        fix = Fix(title=f"leave the host out of the proxy: NO_PROXY={name}, or correct {visit.session.proxy.variable}")
+        fix = Fix(title=f"Leave the host out of the proxy: NO_PROXY={name}, or correct {visit.session.proxy.variable}")
         return error("connection-refused", title, evidence=evidence, fixes=(fix,))
     if "refused" not in kinds:
-        fix = Fix(title="check firewall, security group and route between here and the host, and the address itself")
+        fix = Fix(title="Check firewall, security group and route between here and the host, and the address itself")
         title = f"{where} does not answer: packets get lost or have no route"
         return error("connection-timeout", title, evidence=evidence, fixes=(fix,))
     if any(local.is_here(address) for address, _ in tried):
         return _refused_here(visit, where, number, evidence)
-    return error("connection-refused", f"nothing listens at {where}", evidence=evidence, fixes=_refused_fixes(visit))
+    return error("connection-refused", f"Nothing listens at {where}", evidence=evidence, fixes=_refused_fixes(visit))
 
 
 def _refused_here(visit: Visit, where: str, number: int, evidence: tuple[str, ...]) -> Finding:
@@ -117,21 +115,21 @@ def _refused_here(visit: Visit, where: str, number: int, evidence: tuple[str, ..
             f"a vLLM server{f' of {s.model}' if s.model else ''} listens on port {s.port}" for s in running[:5]
         )
         moved = _with_port(visit.base, running[0].port or DEFAULT_PORT)
-        fixes = (client_fix("enter the port of the server that runs", {"Base URL": moved}), *fixes)
-        return error("connection-refused", f"nothing listens at {where}", evidence=(*evidence, *seen), fixes=fixes)
+        fixes = (client_fix("Enter the port of the server that runs", {"Base URL": moved}), *fixes)
+        return error("connection-refused", f"Nothing listens at {where}", evidence=(*evidence, *seen), fixes=fixes)
     seen = tuple(f"a vLLM server (pid {s.pid}) is for port {s.port or 'unknown'}, not {number}" for s in servers[:5])
     seen = seen or ("no vLLM server is in this host's process table (a container's may be hidden)",)
-    return error("connection-refused", f"nothing listens at {where}", evidence=(*evidence, *seen), fixes=fixes)
+    return error("connection-refused", f"Nothing listens at {where}", evidence=(*evidence, *seen), fixes=fixes)
 
 
 def _loading(server: Server, where: str, evidence: tuple[str, ...]) -> Finding:
     age = f", started {server.age_seconds:.0f} s ago" if isinstance(server.age_seconds, float | int) else ""
     seen = f"pid {server.pid} is a vLLM server for that port{age}, and does not listen yet: {server.command}"
     fix = Fix(
-        title="wait: vLLM listens only when its model is loaded (up to half an hour for the largest); "
+        title="Wait: vLLM listens only when its model is loaded (up to half an hour for the largest); "
         "its log then says 'Application startup complete.'"
     )
-    title = f"the server for {where} is still loading its model"
+    title = f"The server for {where} is still loading its model"
     return error("connection-refused", title, evidence=(*evidence, seen), fixes=(fix,))
 
 
@@ -140,24 +138,24 @@ def _bound_elsewhere(where: str, number: int, others: tuple[str, ...], evidence:
     edit = LaunchEdit(set={"--host": "0.0.0.0"})  # noqa: S104 - what the user is told, with the warning
     address = f"[{others[0]}]" if ":" in others[0] else others[0]
     fixes = (
-        Fix(title="start the server with --host 0.0.0.0 (all addresses; then guard it with --api-key)", launch=edit),
-        client_fix("or, for a client on the same machine", {"Base URL": f"http://{address}:{number}/v1"}),
+        Fix(title="Start the server with --host 0.0.0.0 (all addresses; then guard it with --api-key)", launch=edit),
+        client_fix("Or, for a client on the same machine", {"Base URL": f"http://{address}:{number}/v1"}),
     )
     seen = f"somebody listens on port {number} of {bound} only"
-    title = f"nothing listens at {where}: the server is bound to {bound} only"
+    title = f"Nothing listens at {where}: the server is bound to {bound} only"
     return error("connection-refused", title, evidence=(*evidence, seen), fixes=fixes)
 
 
 def _refused_fixes(visit: Visit) -> tuple[Fix, ...]:
     edit = LaunchEdit(set={"--host": "0.0.0.0"})  # noqa: S104 - what the user is told
     number = urlsplit(visit.base).port
-    fixes = [Fix(title="see whether the server runs, and has finished loading (vLLM refuses connections until then)")]
+    fixes = [Fix(title="See whether the server runs, and has finished loading (vLLM refuses connections until then)")]
     if number is None:
         moved = _with_port(visit.base, DEFAULT_PORT)
-        fixes.append(client_fix("name the port: vLLM's default is 8000", {"Base URL": moved}))
+        fixes.append(client_fix("Name the port: vLLM's default is 8000", {"Base URL": moved}))
     if not is_loopback(urlsplit(visit.base).hostname or ""):
-        fixes.append(Fix(title="a server started with --host 127.0.0.1 is for its own machine only", launch=edit))
-    fixes.append(Fix(title="a server in a container: publish its port, -p 8000:8000"))
+        fixes.append(Fix(title="A server started with --host 127.0.0.1 is for its own machine only", launch=edit))
+    fixes.append(Fix(title="A server in a container: publish its port, -p 8000:8000"))
     return tuple(fixes)
 
 
@@ -195,18 +193,18 @@ def _no_tls(visit: Visit, problem: BaseException) -> Finding:
         reply = _answer(plain, visit)
         if reply.status is not None:
             proof = f"GET {root_health(plain)} without TLS: {reply.status}"
-            fix = client_fix("enter it with http://", {"Base URL": plain})
+            fix = client_fix("Enter it with http://", {"Base URL": plain})
             title = f"{visit.shown_base} speaks no TLS: it is a plain HTTP server"
             return error("endpoint-wrong", title, evidence=(*evidence, proof), fixes=(fix,))
         if isinstance(problem, TimeoutError):
-            fix = Fix(title="see whether the port is the server's, and whether a firewall holds TLS back")
-            title = f"the TLS handshake with {visit.shown_base} does not end"
+            fix = Fix(title="See whether the port is the server's, and whether a firewall holds TLS back")
+            title = f"The TLS handshake with {visit.shown_base} does not end"
             return error("connection-timeout", title, evidence=evidence, fixes=(fix,))
     fixes = (
-        Fix(title="trust the certificate's issuer: SSL_CERT_FILE=/path/to/ca.pem for this doctor and Python clients"),
-        Fix(title="or start the server with a certificate for this name: --ssl-certfile and --ssl-keyfile"),
+        Fix(title="Trust the certificate's issuer: SSL_CERT_FILE=/path/to/ca.pem for this doctor and Python clients"),
+        Fix(title="Or start the server with a certificate for this name: --ssl-certfile and --ssl-keyfile"),
     )
-    title = f"the certificate of {visit.shown_base} is not accepted"
+    title = f"The certificate of {visit.shown_base} is not accepted"
     return error("endpoint-wrong", title, evidence=evidence, fixes=fixes)
 
 
@@ -241,24 +239,24 @@ def _no_http(visit: Visit, reply: Reply) -> Finding:
     evidence = (reply.said,)
     if reply.failure == "timeout":
         fixes = (
-            Fix(title="see whether the server is overloaded or hangs (its log; nvidia-smi)"),
-            Fix(title="see whether the port is that of vLLM: another program may take connections and say nothing"),
+            Fix(title="See whether the server is overloaded or hangs (its log; nvidia-smi)"),
+            Fix(title="See whether the port is that of vLLM: another program may take connections and say nothing"),
         )
         title = f"{visit.shown_base} takes the connection and does not answer"
         return error("connection-timeout", title, evidence=evidence, fixes=fixes)
     if reply.failure == "proxy":
-        fix = Fix(title=f"leave the host out of the proxy: NO_PROXY={urlsplit(visit.base).hostname}")
-        return error("connection-timeout", "the proxy refuses the connection", evidence=evidence, fixes=(fix,))
+        fix = Fix(title=f"Leave the host out of the proxy: NO_PROXY={urlsplit(visit.base).hostname}")
+        return error("connection-timeout", "The proxy refuses the connection", evidence=evidence, fixes=(fix,))
     if reply.failure == "tls":
         return _no_tls(visit, ssl.SSLCertVerificationError(reply.problem or ""))
     secure = visit.base.replace("http://", "https://", 1)
     if visit.base.startswith("http://") and _speaks_tls(visit):
-        fix = client_fix("enter it with https://", {"Base URL": secure})
+        fix = client_fix("Enter it with https://", {"Base URL": secure})
         proof = f"a TLS handshake with {secure} succeeds"
         title = f"{visit.shown_base} speaks HTTPS, not HTTP"
         return error("endpoint-wrong", title, evidence=(*evidence, proof), fixes=(fix,))
-    fix = Fix(title="check the port: it belongs to another program than an HTTP server")
-    title = f"what listens at {visit.shown_base} does not speak HTTP"
+    fix = Fix(title="Check the port: it belongs to another program than an HTTP server")
+    title = f"What listens at {visit.shown_base} does not speak HTTP"
     return error("endpoint-wrong", title, evidence=evidence, fixes=(fix,))
 
 
@@ -280,16 +278,16 @@ def _unhealthy(visit: Visit, reply: Reply) -> Finding:
     evidence = (reply.said,)
     if reply.status in (502, 504):
         fix = Fix(
-            title="see whether the server behind the proxy runs, and to which host and port the proxy sends requests"
+            title="See whether the server behind the proxy runs, and to which host and port the proxy sends requests"
         )
-        title = f"a proxy at {visit.shown_base} cannot reach the server behind it"
+        title = f"A proxy at {visit.shown_base} cannot reach the server behind it"
         return error("connection-timeout", title, evidence=evidence, fixes=(fix,))
     if reply.status == 503 and ("load" in reply.excerpt.lower() or "start" in reply.excerpt.lower()):
-        fix = Fix(title="wait until the model is loaded, and ask again")
-        return error("connection-refused", "the server is still loading", evidence=evidence, fixes=(fix,))
+        fix = Fix(title="Wait until the model is loaded, and ask again")
+        return error("connection-refused", "The server is still loading", evidence=evidence, fixes=(fix,))
     if reply.status == 503 and reply.headers.get("server", "uvicorn") != "uvicorn":
-        fix = Fix(title="see whether the server behind the proxy runs; the proxy has none to send requests to")
-        title = f"the proxy at {visit.shown_base} has no server behind it"
+        fix = Fix(title="See whether the server behind the proxy runs; the proxy has none to send requests to")
+        title = f"The proxy at {visit.shown_base} has no server behind it"
         return error("connection-refused", title, evidence=evidence, fixes=(fix,))
-    fix = Fix(title="read the server's log from its first error on (`vllm-doctor explain LOG`), and start it again")
-    return error("engine-dead", f"the engine behind {visit.shown_base} is dead", evidence=evidence, fixes=(fix,))
+    fix = Fix(title="Read the server's log from its first error on (`vllm-doctor explain LOG`), and start it again")
+    return error("engine-dead", f"The engine behind {visit.shown_base} is dead", evidence=evidence, fixes=(fix,))

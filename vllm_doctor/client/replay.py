@@ -105,7 +105,7 @@ class Replay:
         settings: dict[str, str] = {}
         for change in mended.changes:
             settings |= change.settings
-        title = f"the smallest change that the server accepts: {what}"
+        title = f"The smallest change that the server accepts: {what}"
         fix = client_fix(title, settings) if settings else Fix(title=title)
         proof = f"sent again with this change ({what}): {mended.reply.status}"
         return structs.replace(found, evidence=(*found.evidence, proof), fixes=(fix, *found.fixes))

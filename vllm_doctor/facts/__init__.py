@@ -12,11 +12,12 @@ from vllm_doctor.facts.environment import (
 )
 from vllm_doctor.facts.gpus import Gpu, GpuProcess, Gpus, MigDevice, NvmlFailure, NvmlUnavailable, ProcessRole
 from vllm_doctor.facts.host import FileSystem, Host, PciGpu
-from vllm_doctor.facts.launch import Docker, FlagUse, Launch, LaunchForm
+from vllm_doctor.facts.launch import DEFAULT_PORT, Docker, FlagUse, Launch, LaunchForm
 from vllm_doctor.facts.model import ChatTemplate, LoraAdapter, Model, ModelConfig, ModelProblem, ModelSource, WeightFile
-from vllm_doctor.facts.servers import Listener, Server, ServerAnswer, Servers
+from vllm_doctor.facts.servers import Listener, Metric, Server, ServerAnswer, Servers
 
 __all__ = [
+    "DEFAULT_PORT",
     "Bytes",
     "ChatTemplate",
     "Count",
@@ -36,6 +37,7 @@ __all__ = [
     "LaunchForm",
     "Listener",
     "LoraAdapter",
+    "Metric",
     "MigDevice",
     "Model",
     "ModelConfig",

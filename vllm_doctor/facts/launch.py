@@ -5,6 +5,9 @@ from enum import Enum
 
 from vllm_doctor.facts.base import Bytes, Count, Facts, Section
 
+# What `vllm serve` listens on unless `--port` says otherwise (vllm/entrypoints/openai/cli_args.py).
+DEFAULT_PORT = 8000
+
 
 class LaunchForm(str, Enum):
     """How vLLM's server is started; `demo-server` is `vllm.entrypoints.api_server`, which is not OpenAI-compatible."""
@@ -96,6 +99,11 @@ class Launch(Section, frozen=True):
         """The whole number given to the flag, read as vLLM does (`4k`); None where it is absent, `auto`, -1 or none."""
         number = None if (text := self.value(name)) is None else integer(text)
         return number if number is not None and 0 <= number < 2**53 else None
+
+    @property
+    def port(self) -> Count | None:
+        """The TCP port to listen on: that of `--port`, else vLLM's default; None where what is given is no number."""
+        return self.number("--port") if self.has("--port") else DEFAULT_PORT
 
 
 # vllm/utils/argparse_utils.py, human_readable_int (0.32.0): lower case is decimal, upper case binary.

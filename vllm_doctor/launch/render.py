@@ -42,4 +42,4 @@ def _flag(use: FlagUse) -> list[str]:
 def _needs_equals(use: FlagUse, value: str) -> bool:
     """Whether the value would not be read as this flag's if it stood as a word of its own."""
     takes_none = "." not in use.name and takes(use.name) is Arity.NONE and value.lower() not in BOOLEANS
-    return value.startswith("-") or takes_none or use.spelled in ("-", "--")
+    return is_option(value) or takes_none or use.spelled in ("-", "--")

@@ -2,13 +2,25 @@
 
 from collections.abc import Iterator
 
-from vllm_doctor.facts import Environment, Gpu, Gpus, Host, Model, ModelSource, NvmlUnavailable, Unknown
+from vllm_doctor.facts import (
+    Environment,
+    Gpu,
+    Gpus,
+    Host,
+    Model,
+    ModelSource,
+    NvmlUnavailable,
+    ServerAnswer,
+    Servers,
+    Unknown,
+)
 from vllm_doctor.reports.words import counted, line, one_line
 from vllm_doctor.snapshot import Snapshot, platform_name
 
 Row = tuple[str, str]
 
 JOIN = " · "
+MAXIMUM_SERVERS = 8
 SOURCES = {
     ModelSource.FOLDER: "local folder",
     ModelSource.CACHE: "in the hub cache",
@@ -31,6 +43,8 @@ def _rows(snapshot: Snapshot) -> Iterator[Row]:
         yield "Python", _python(snapshot.environment)
     if snapshot.model is not None:
         yield "Model", _model(snapshot.model)
+    if isinstance(snapshot.servers, Servers):
+        yield from (("Server", _server(answer)) for answer in snapshot.servers.answers[:MAXIMUM_SERVERS])
     if snapshot.launch is not None:
         yield "Launch", one_line(snapshot.launch.given)
 
@@ -105,6 +119,15 @@ def _model(model: Model | Unknown) -> str:
         return _unknown(model)
     kind = "" if isinstance(model.config, Unknown) else JOIN.join(line(a) for a in model.config.architectures[:2])
     return JOIN.join(part for part in (line(model.given), kind, SOURCES[model.source]) if part)
+
+
+def _server(answer: ServerAnswer) -> str:
+    who = "" if answer.pid is None else f"pid {answer.pid}"
+    if answer.failure is not None:
+        return JOIN.join(part for part in (line(answer.url), who, "no answer") if part)
+    kind = f"vLLM {line(answer.version)}" if answer.version is not None else line(answer.server or "")
+    serves = "" if isinstance(answer.models, Unknown) else f"serves {', '.join(line(m) for m in answer.models[:5])}"
+    return JOIN.join(part for part in (line(answer.url), who, kind, serves) if part)
 
 
 def _unknown(fact: Unknown) -> str:

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from vllm_doctor import redact
 from vllm_doctor.errors import DoctorError
-from vllm_doctor.facts import ServerAnswer, Unknown
+from vllm_doctor.facts import Metric, ServerAnswer, Unknown
 from vllm_doctor.probes.running import Running
 
 if TYPE_CHECKING:
@@ -51,20 +51,36 @@ def base_url(url: str) -> str:
     return full.split("?")[0].split("#")[0].rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def ask(url: str, timeout_seconds: float) -> ServerAnswer:
-    """The server's health, version and models; what failed is told in `failure` and `problem`.
+class Asking:
+    """A server that is being asked, in a thread of its own."""
+
+    def __init__(self, base: str, timeout_seconds: float) -> None:
+        self._base = base
+        self._timeout_seconds = timeout_seconds
+        self._end = time.monotonic() + timeout_seconds + 0.5
+        self._talk = Running("server", lambda: _talk(base, timeout_seconds))
+
+    def result(self) -> ServerAnswer:
+        """Its answers; what failed is told in `failure` and `problem`."""
+        answer = self._talk.result(max(0.0, self._end - time.monotonic()))
+        if not isinstance(answer, Unknown):
+            return answer
+        kind, why = (
+            ("timeout", f"no whole answer within {self._timeout_seconds:g} s")
+            if self._talk.late
+            else ("other", answer.reason)
+        )
+        problem = redact.line(f"{self._base}: {why}")
+        return ServerAnswer(url=redact.line(self._base), models=Unknown(problem), problem=problem, failure=kind)
+
+
+def asking(url: str, timeout_seconds: float) -> Asking:
+    """Begin to ask for the server's health, version, models and metrics; raises ServerUrlError.
 
     Asked as `vllm-doctor connect` asks, within its bounds; no key is sent. The limit holds for the resolver as well,
     which has none of its own.
     """
-    base = base_url(url)
-    talk = Running("server", lambda: _talk(base, timeout_seconds))
-    answer = talk.result(timeout_seconds + 0.5)
-    if not isinstance(answer, Unknown):
-        return answer
-    kind, why = ("timeout", f"no whole answer within {timeout_seconds:g} s") if talk.late else ("other", answer.reason)
-    problem = redact.line(f"{base}: {why}")
-    return ServerAnswer(url=redact.line(base), models=Unknown(problem), problem=problem, failure=kind)
+    return Asking(base_url(url), timeout_seconds)
 
 
 def _talk(base: str, timeout_seconds: float) -> ServerAnswer:
@@ -75,10 +91,10 @@ def _talk(base: str, timeout_seconds: float) -> ServerAnswer:
     session = Session(base, None, timeout_seconds)
     try:
         replies = []
-        for path in ("/health", "/version", "/v1/models"):
+        for path in ("/health", "/version", "/v1/models", "/metrics"):
             replies.append(session.get(f"{base}{path}", timeout_seconds=max(0.05, deadline - time.monotonic())))
             if replies[0].status is None:
-                return _answer(base, replies[0], replies[0], replies[0])
+                return _answer(base, *[replies[0]] * 4)
     finally:
         session.close()
     answer = _answer(base, *replies)
@@ -88,7 +104,7 @@ def _talk(base: str, timeout_seconds: float) -> ServerAnswer:
     return answer if kind is None else structs.replace(answer, server=kind.name, other_server=kind.other)
 
 
-def _answer(base: str, health: "Reply", version: "Reply", models: "Reply") -> ServerAnswer:
+def _answer(base: str, health: "Reply", version: "Reply", models: "Reply", metrics: "Reply") -> ServerAnswer:
     listed, longest = _listed(models)
     failed = next((reply for reply in (health, models) if _failure(reply) is not None), None)
     return ServerAnswer(
@@ -100,7 +116,17 @@ def _answer(base: str, health: "Reply", version: "Reply", models: "Reply") -> Se
         problem=None if failed is None else redact.line(f"{failed.url}: {failed.problem or failed.cut}"),
         failure=None if failed is None else _failure(failed),
         models_status=None if _failure(models) is not None else models.status,
+        metrics=_metrics(metrics),
     )
+
+
+def _metrics(reply: "Reply") -> tuple[Metric, ...] | Unknown:
+    from vllm_doctor.client import health_rules, metrics
+
+    sample = metrics.read(reply)
+    if sample is None:
+        return Unknown(f"GET /metrics: {reply.status or reply.problem}, nothing of vLLM in it")
+    return metrics.facts(sample, health_rules.METRICS)
 
 
 def _failure(reply: "Reply") -> str | None:

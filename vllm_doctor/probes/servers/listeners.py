@@ -1,7 +1,7 @@
 """Who listens on which TCP port, from the kernel's own tables; nothing is connected to."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +61,15 @@ def readable(address: str) -> str:
     import ipaddress
 
     return str(ipaddress.IPv6Address(data))
+
+
+def reachable(addresses: Iterable[str]) -> str:
+    """The address, as in a URL, at which this host itself reaches somebody who listens on those: loopback if it can."""
+    found = set(addresses)
+    if found & {"0.0.0.0", "127.0.0.1", "::", "::ffff:0.0.0.0", "::ffff:127.0.0.1"}:  # noqa: S104 - compared with
+        return "127.0.0.1"
+    first = min(found)
+    return f"[{first}]" if ":" in first else first
 
 
 def listening() -> tuple[Socket, ...] | Unknown:

@@ -16,9 +16,6 @@ MAXIMUM_PROCESSES = 50_000
 MAXIMUM_COMMAND_BYTES = 32_768
 MAXIMUM_SERVERS = 100
 
-# vLLM's own default (`--port`, since the first release with an OpenAI-compatible server).
-DEFAULT_PORT = 8000
-
 # The doctor's own names; a child of it carries its command line until it has started another program.
 OURS = frozenset({"vllm-doctor", "vllm_doctor"})
 
@@ -97,6 +94,7 @@ def _server(process: Process, ports: frozenset[int] | None) -> Server:
         age_seconds=_age_seconds(process.pid),
         listening=None if ports is None or port is None or apart else port in ports,
         other_network=apart,
+        tls=launch is not None and launch.has("--ssl-certfile"),
     )
 
 
@@ -117,7 +115,7 @@ def _port(launch: Launch | None) -> int | None:
     """The port that the command line says or implies; None for a Unix socket or what cannot be read."""
     if launch is None or launch.has("--uds") or launch.form is LaunchForm.DOCKER:
         return None
-    return launch.number("--port") if launch.has("--port") else DEFAULT_PORT
+    return launch.port
 
 
 def _has_other_network(folder: Path) -> bool:
