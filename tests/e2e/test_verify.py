@@ -122,7 +122,7 @@ def test_the_context_is_the_one_that_the_log_names(vllm_python: Path, models: Pa
     words = ["env", "-u", "VLLM_CPU_KVCACHE_SPACE", *launch(models, "tiny-llama-longctx", flags)]
     document = verify(vllm_python, "--ignore", "kv-cache-size", "--", *words)
     assert causes(document) == ["oom-kv", "ok"]
-    assert document["attempts"][0]["stage"] == "kv"
+    assert document["attempts"][0]["stage"] in ("profile", "kv")
     assert document["attempts"][0]["exit_code"] == 1
     assert "--max-model-len" in document["known_good"]
 

@@ -10,14 +10,11 @@ from msgspec.structs import replace
 
 from vllm_doctor import redact
 from vllm_doctor.errors import LaunchError
-from vllm_doctor.facts import Launch, LaunchForm
+from vllm_doctor.facts import DEFAULT_PORT, Launch, LaunchForm
 from vllm_doctor.launch import render
 from vllm_doctor.launch.program import ASSIGNMENT
 from vllm_doctor.probes.environment.shebang import which
 from vllm_doctor.trial.secrets import Secrets
-
-# What `vllm serve` listens on unless `--port` says otherwise (vllm/entrypoints/openai/cli_args.py).
-DEFAULT_PORT = 8000
 
 # Words that a shell obeys and no program is called.
 SHELL_WORDS = frozenset({"exec", "command", "time", "nohup"})
@@ -97,7 +94,8 @@ def target(launch: Launch, secrets: Secrets, inherited: Mapping[str, str]) -> Ta
     for name in launch.unset_variables:
         environment.pop(name, None)
     keys = hide_keys(secrets, environment)
-    port = launch.number("--port") or DEFAULT_PORT
+    # What is no number is refused by vLLM itself, before it listens anywhere.
+    port = launch.port or DEFAULT_PORT
     return Target(
         argv=tuple(words),
         environment=environment,

@@ -115,10 +115,15 @@ def _outcome(
 
 def explained(explanation: "Explanation") -> tuple[Finding, ...]:
     """What the log says, the root cause first and as an error: the server did fail, however sure the reading is."""
-    findings = tuple(each.finding for each in explanation.findings)
+    findings = tuple(each.finding for each in explanation.findings if not _is_harmless(each.finding))
     if not findings:
         return ()
     return (structs.replace(findings[0], severity=Severity.ERROR), *findings[1:])
+
+
+def _is_harmless(finding: Finding) -> bool:
+    """What vLLM warns of and starts all the same, unless told not to (vllm/platforms/interface.py, 0.32.0)."""
+    return finding.check == "text:unknown-env-var" and not any("ValueError" in seen for seen in finding.evidence)
 
 
 def _unexplained(broken: NotReady, tail: tuple[str, ...]) -> Finding:
