@@ -450,15 +450,16 @@ def files() -> dict[str, bytes]:
 def main(arguments: list[str]) -> int:
     """Write the folder, or compare it."""
     wanted = files()
+    digest = hashlib.sha256(b"".join(wanted[name] for name in sorted(wanted))).hexdigest()
+    told = f"{FOLDER}: {sum(map(len, wanted.values()))} bytes, revision {digest[:16]}"
     if arguments == ["--check"]:
         stale = [name for name, data in wanted.items() if not _same(FOLDER / name, data)]
-        print(f"{FOLDER}: {', '.join(stale) or 'nothing'} differs", file=sys.stderr)
+        print(f"{told}; {', '.join(stale) or 'nothing'} differs", file=sys.stderr)
         return 1 if stale else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, data in wanted.items():
         (FOLDER / name).write_bytes(data)
-    digest = hashlib.sha256(b"".join(wanted[name] for name in sorted(wanted))).hexdigest()
-    print(f"{FOLDER}: {sum(map(len, wanted.values()))} bytes, revision {digest[:16]}")
+    print(told)
     return 0
 
 

@@ -148,14 +148,14 @@ def _on_backend(
 ) -> Iterator[tuple[str, Configuration | str]]:
     """Every dtype, and one without compiled code and CUDA graphs."""
     for dtype in _ALL:
-        name = f"{asked.name}, {dtype}"
+        name = f"{asked.name} {dtype}"
         if dtype not in backend.dtypes:
             yield name, "this backend does not take it"
         elif dtype == "bfloat16" and capability < _BFLOAT16_CAPABILITY:
             yield name, _too_old(_BFLOAT16_CAPABILITY, capability)
         else:
             yield name, structs.replace(asked, name=name, flags=(*asked.flags, "--dtype", dtype))
-    name = f"{asked.name}, eager"
+    name = f"{asked.name} eager"
     yield name, structs.replace(asked, name=name, flags=(*asked.flags, "--enforce-eager"))
 
 
