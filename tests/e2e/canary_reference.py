@@ -2,8 +2,8 @@
 
 Usage: canary_reference.py MODEL < CASES, where CASES is a JSON list of `{"prompt", "expected"}` and, where wanted,
 `"fault"`, `"dtype"` and `"chunk"`; prints a JSON list of `{"text", "margin"}`: the greedy answer up to its end or its
-first token that is not expected, and by how much the least sure token won. The cache is paged as vLLM's is: blocks of 16
-in no order.
+first token that is not expected, and by how much the least sure token won. The cache is paged as vLLM's is: blocks of
+16 in no order.
 """
 
 import json

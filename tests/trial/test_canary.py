@@ -196,7 +196,7 @@ def test_flags_of_a_release_that_lacks_some() -> None:
 def test_flags_of_platforms() -> None:
     assert "--enforce-eager" in canary.flags("cpu")
     assert "--enforce-eager" not in canary.flags("cuda")
-    assert canary.flags("cuda", gpu_bytes=80 * 2**30)[-2:] == ("--gpu-memory-utilization", "0.050")
+    assert canary.flags("cuda", gpu_bytes=80 * 2**30)[-2:] == ("--gpu-memory-utilization", "0.075")
     assert canary.flags("cuda", gpu_bytes=2**30)[-1] == "0.900"
     assert "2" in canary.flags("cuda", tp=2)
 

@@ -107,10 +107,10 @@ def test_an_answer_that_goes_on_is_wrong_too() -> None:
 @pytest.mark.parametrize(
     ("blame", "cause", "first"),
     [
-        (Blame(platform="cuda"), "vllm-bug", "compute without compiled code and CUDA graphs"),
-        (Blame(platform="cpu"), "vllm-bug", "see which dtypes, backends and modes are right here"),
-        (Blame(platform="cuda", tp=2), "nccl-failure", "prove one GPU alone"),
-        (Blame(platform="cuda", backend="FLASHINFER"), "attention-backend", "let vLLM choose the attention backend"),
+        (Blame(platform="cuda"), "vllm-bug", "Compute without compiled code and CUDA graphs"),
+        (Blame(platform="cpu"), "vllm-bug", "See which dtypes, backends and modes are right here"),
+        (Blame(platform="cuda", tp=2), "nccl-failure", "Prove one GPU alone"),
+        (Blame(platform="cuda", backend="FLASHINFER"), "attention-backend", "Let vLLM choose the attention backend"),
     ],
 )
 def test_what_a_wrong_text_is_put_down_to(blame: Blame, cause: str, first: str) -> None:

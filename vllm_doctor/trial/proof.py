@@ -196,7 +196,7 @@ def wrong_text(expected: str, came: str, when: str, blame: Blame) -> Finding:
         "the model is the doctor's own and has this one answer in bfloat16, float16 and float32",
     )
     cause, fixes = _suspected(blame)
-    title = f"the server computes wrong: the canary's answer is another{f' {when}' if when else ''}"
+    title = f"The server computes wrong: the canary's answer is another{f' {when}' if when else ''}"
     return Finding(
         cause=cause,
         severity=Severity.ERROR,
@@ -212,34 +212,34 @@ def _suspected(blame: Blame) -> tuple[str, tuple[Fix, ...]]:
     if blame.tp > 1:
         return "nccl-failure", (
             Fix(
-                title="prove one GPU alone: where that is right, what lies between the GPUs is at fault",
+                title="Prove one GPU alone: where that is right, what lies between the GPUs is at fault",
                 command=("vllm-doctor", "verify"),
             ),
             Fix(
-                title="do without vLLM's own all-reduce, which needs P2P between the GPUs that works",
+                title="Do without vLLM's own all-reduce, which needs P2P between the GPUs that works",
                 launch=LaunchEdit(set={"--disable-custom-all-reduce": None}),
             ),
             Fix(
-                title="do without P2P (an IOMMU or PCIe ACS that redirects it corrupts the data in silence)",
+                title="Do without P2P (an IOMMU or PCIe ACS that redirects it corrupts the data in silence)",
                 launch=LaunchEdit(env={"NCCL_P2P_DISABLE": "1"}),
             ),
         )
     others = Fix(
-        title="see which dtypes, backends and modes are right here", command=("vllm-doctor", "verify", "--matrix")
+        title="See which dtypes, backends and modes are right here", command=("vllm-doctor", "verify", "--matrix")
     )
     if blame.backend is not None:
         return "attention-backend", (
             Fix(
-                title="let vLLM choose the attention backend",
+                title="Let vLLM choose the attention backend",
                 launch=LaunchEdit(unset=("--attention-backend",), env={"VLLM_ATTENTION_BACKEND": None}),
             ),
             others,
         )
-    eager = Fix(title="compute without compiled code and CUDA graphs", launch=LaunchEdit(set={"--enforce-eager": None}))
+    eager = Fix(title="Compute without compiled code and CUDA graphs", launch=LaunchEdit(set={"--enforce-eager": None}))
     if blame.platform == "cpu":
         return "vllm-bug", (others,)
     hardware = Fix(
-        title="rule the GPU out: Xid lines in the kernel's log, ECC counts", command=("nvidia-smi", "-q", "-d", "ECC")
+        title="Rule the GPU out: Xid lines in the kernel's log, ECC counts", command=("nvidia-smi", "-q", "-d", "ECC")
     )
     return "vllm-bug", (eager, others, hardware)
 
@@ -296,5 +296,5 @@ def _lost_call(visit: Visit, question: Question, said: str, deltas: list[dict[st
         f"came: {redact.line(said, 200)}, and in content: {redact.line(content, 200)!r}",
         "the same call without a stream comes back right",
     )
-    title = "the tool call comes back broken in a stream: the parser does not read it piece by piece"
+    title = "The tool call comes back broken in a stream: the parser does not read it piece by piece"
     return error("tool-parser-wrong", title, evidence=evidence, fixes=tool_flags(visit))
