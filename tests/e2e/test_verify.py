@@ -265,12 +265,12 @@ def test_an_engine_that_is_killed_is_named_and_not_tried_again(vllm_python: Path
 
 @pytest.mark.parametrize(
     ("number", "stage"),
-    [(signal.SIGINT, "import"), (signal.SIGKILL, "import"), (signal.SIGINT, "engine"), (signal.SIGKILL, "engine"),
-     (signal.SIGTERM, "serving"), (signal.SIGKILL, "serving")],
-)  # fmt: skip
+    [(signal.SIGINT, "engine"), (signal.SIGKILL, "serving")],
+)
 def test_whatever_ends_the_doctor_ends_the_server(
     vllm_python: Path, models: Path, number: signal.Signals, stage: str
 ) -> None:
+    """The stages between are walked in test_job.py."""
     watched = Watched(vllm_python, models)
     wait_for(lambda: watched.reaches(stage), stage)
     os.kill(watched.process.pid, number)
