@@ -143,11 +143,15 @@ def driven(vllm_python: Path, models: Path, tmp_path: Path) -> Iterator["Driven"
     process = subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=ROOT, bufsize=0
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         yield Driven(process)
     finally:
         process.kill()
         process.wait()
+        process.stdin.close()
+        process.stdout.close()
 
 
 class Driven:

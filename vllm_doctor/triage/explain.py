@@ -71,11 +71,6 @@ class Reading:
         self._head: list[bytes] = []
         self._kept = 0
 
-    @property
-    def matches(self) -> Sequence[Match]:
-        """What was found so far, markers of the stages included, in the order of lines."""
-        return self._matcher.matches
-
     def feed(self, block: bytes) -> None:
         """Take more of the text."""
         self._matcher.feed(block)

@@ -1,18 +1,21 @@
-"""What a server has written so far: its explanation at any time, its last lines, and how far its weights are."""
+"""What a server has written so far: the stages it tells of, its last lines, and its explanation where it fails."""
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from vllm_doctor import redact
 from vllm_doctor.triage.explain import Explanation, Reading
+from vllm_doctor.triage.matcher import Matcher, Patterns
+from vllm_doctor.triage.signature import Role, book
 from vllm_doctor.trial.guardian.folder import LOG_HEAD_BYTES
 
 # Read at one look while the server starts: a flood is read at this pace, and what is cut meanwhile is never read.
 LOOK_BYTES = 128 * 1024
 
-# Read when the server has ended: as much as the log holds before it is cut.
-LAST_LOOK_BYTES = 80 * 2**20
+# Read for an explanation: as much as the log may hold before it is cut, and some more that came while it was read.
+EXPLAINED_BYTES = 80 * 2**20
 
 # Kept when the folder is gone: of the beginning (what vLLM reports of memory stands there), and of the end.
 HEAD_BYTES = 2**20
@@ -27,6 +30,13 @@ _SHARDS = re.compile(rb"checkpoint shards: {0,4}\d{1,3}% Completed \| (\d{1,6})/
 _GRAPHS = re.compile(rb"Capturing CUDA graphs?[^\r\n|]{0,60}\|[^\r\n|]{0,300}\| {0,4}(\d{1,6})/(\d{1,6}) ")
 
 
+@lru_cache(maxsize=1)
+def _markers() -> Patterns:
+    """The signatures that tell of a stage, and no others: the whole book would hold 15 MiB while the doctor waits."""
+    told = (each for each in book().values() if each.role is Role.MARKER and not each.stage.startswith("in-"))
+    return Patterns(told)
+
+
 class Output:
     """A log that grows; memory and time at one look are bounded, whatever is written."""
 
@@ -35,18 +45,18 @@ class Output:
         self.path = path
         self._cut = cut
         self._last_cut: object = None
-        self._reading = Reading()
+        self._matcher = Matcher(_markers())
+        self._told = 0
         self._place = 0
-        self._looked_at = 0
         self._counter = ""
         self._head = b""
         self._tail = b""
 
     def stages(self) -> list[str]:
         """The stages that triage's markers name in the lines that came since the last call, in their order."""
-        fresh = self._reading.matches[self._looked_at :]
-        self._looked_at += len(fresh)
-        return [match.signature.stage for match in fresh if match.signature.stage]
+        fresh = self._matcher.matches[self._told :]
+        self._told += len(fresh)
+        return [match.signature.stage for match in fresh]
 
     @property
     def counter(self) -> str:
@@ -58,27 +68,36 @@ class Output:
         if (cut := self._cut()) != self._last_cut:
             # What was between the beginning and the end is not there any more.
             self._last_cut, self._place = cut, min(self._place, LOG_HEAD_BYTES)
+        start = self._place
         try:
             with self.path.open("rb") as file:
                 file.seek(self._place)
-                start = self._place
                 while self._place - start < maximum_bytes and (block := file.read(_BLOCK_BYTES)):
                     self._take(block)
-                return self._place - start
         except OSError:
             return 0
+        return self._place - start
 
     def finish(self) -> None:
-        """Read the rest, before the folder goes."""
-        self.look(LAST_LOOK_BYTES)
+        """Read to the end: before the folder goes, or the last lines are shown."""
+        self.look(EXPLAINED_BYTES)
 
     def explanation(self) -> Explanation:
-        """What the log says so far."""
-        self.look(LAST_LOOK_BYTES)
-        return self._reading.so_far()
+        """What the log says so far; of a log that is gone, its beginning and its end."""
+        reading = Reading()
+        left = EXPLAINED_BYTES
+        try:
+            with self.path.open("rb") as file:
+                while left > 0 and (block := file.read(_BLOCK_BYTES)):
+                    reading.feed(block)
+                    left -= len(block)
+        except OSError:
+            reading.feed(self._kept())
+        return reading.explanation()
 
     def tail(self, lines: int = 20) -> tuple[str, ...]:
         """The last lines, without secrets and escapes."""
+        self.finish()
         text = self._tail.decode("utf-8", "replace").replace("\r", "\n")
         return tuple(redact.line(line) for line in text.split("\n") if line.strip())[-lines:]
 
@@ -86,11 +105,17 @@ class Output:
         """The first MiB as it is, secrets and all: to be read for figures, not to be shown."""
         return self._head.decode("utf-8", "replace")
 
+    def _kept(self) -> bytes:
+        return self._head if self._place <= HEAD_BYTES else self._head + b"\n" + self._tail
+
     def _take(self, block: bytes) -> None:
         self._place += len(block)
-        self._reading.feed(block)
+        self._matcher.feed(block)
         self._head += block[: HEAD_BYTES - len(self._head)]
-        self._tail = (self._tail + block)[-TAIL_BYTES:]
+        self._tail += block
+        if len(self._tail) > TAIL_BYTES:
+            # A line that lost its beginning may hold half a secret, which nothing would mask.
+            self._tail = self._tail[-TAIL_BYTES:].partition(b"\n")[2]
         for pattern in (_SHARDS, _GRAPHS):
             if found := pattern.findall(block):
                 self._counter = b"/".join(found[-1]).decode()
