@@ -1,7 +1,7 @@
 """One attempt: start the launch, follow it until it serves, walk what a client does, and take it down again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +88,8 @@ def _served(job: Job, ready: Ready, target: Target, walk: Walk, told: Told) -> O
     if any(f.severity is Severity.ERROR and f.cause in _GONE for f in findings):
         exit_code = _last_words(job)
         said = tuple(f for f in explained(job.output.explanation()) if f.severity is Severity.ERROR)
+        if not said and exit_code is not None:
+            said = (_ended("ended after it had been ready", exit_code, job.output.tail(1)),)
         findings = (*said, *(f for f in findings if f.cause not in {s.cause for s in said}))
     tail = tuple(job.output.tail(TAIL_LINES)) if exit_code is not None else ()
     made = _outcome(findings, exit_code=exit_code, tail=tail)
@@ -128,16 +130,23 @@ def _is_harmless(finding: Finding) -> bool:
 
 def _unexplained(broken: NotReady, tail: tuple[str, ...]) -> Finding:
     """A start that ended, or went on for ever, and whose log names no cause."""
-    said = tuple(f"last line: {line}" for line in tail[-1:])
     if broken.reason == "exited":
-        title = f"the server ended at the stage {broken.stage!r} and its log does not say why"
-        evidence = (f"exit code {broken.exit_code}{_signal(broken.exit_code)}", *said)
-        fix = Fix(title="look for what ended it: the kernel's log (dmesg), the container's memory limit, an operator")
-        return error("engine-dead", title, evidence=evidence, fixes=(fix,))
-    title = f"the server did not come further than the stage {broken.stage!r} within the {broken.reason}"
-    fix = Fix(title="give it more time with --limit SECONDS, if the weights are large or are downloaded first")
-    found = error("engine-hang", title, evidence=said or ("it has written nothing",), fixes=(fix,))
+        return _ended(f"ended at the stage {broken.stage!r}", broken.exit_code, tail)
+    title = f"The server did not come further than the stage {broken.stage!r} within the {broken.reason}"
+    fix = Fix(title="Give it more time with --limit SECONDS, if the weights are large or are downloaded first")
+    found = error("engine-hang", title, evidence=_last_line(tail) or ("it has written nothing",), fixes=(fix,))
     return structs.replace(found, confidence=Confidence.LIKELY)
+
+
+def _ended(how: str, exit_code: int | None, tail: Sequence[str]) -> Finding:
+    """A server that ended, and whose log does not say of what."""
+    fix = Fix(title="Look for what ended it: the kernel's log (dmesg), the container's memory limit, an operator")
+    evidence = (f"exit code {exit_code}{_signal(exit_code)}", *_last_line(tail))
+    return error("engine-dead", f"The server {how}, and its log does not say why", evidence=evidence, fixes=(fix,))
+
+
+def _last_line(tail: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"last line: {line}" for line in tail[-1:])
 
 
 def _signal(code: int | None) -> str:

@@ -80,8 +80,8 @@ def left(outcomes: tuple[Outcome, ...]) -> Iterator[Finding]:
         rest = outcome.left_behind
         if is_clean(rest):
             continue
-        fix = Fix(title="end what is named above, and see why it could not be ended (dmesg, another user's process)")
-        title = "something of the launch is still there after it was taken down"
+        fix = Fix(title="End what is named above, and see why it could not be ended (dmesg, another user's process)")
+        title = "Something of the launch is still there after it was taken down"
         yield structs.replace(error("gpu-busy", title, evidence=rest.what, fixes=(fix,)), check="left-behind")
 
 
