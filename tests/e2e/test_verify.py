@@ -124,7 +124,8 @@ def test_the_context_is_the_one_that_the_log_names(vllm_python: Path, models: Pa
     assert causes(document) == ["oom-kv", "ok"]
     assert document["attempts"][0]["stage"] in ("profile", "kv")
     assert document["attempts"][0]["exit_code"] == 1
-    assert "--max-model-len" in document["known_good"]
+    with typed(document["known_good"], vllm_python, document["known_good"]) as base:
+        assert served(base) == [str(models / "tiny-llama-longctx")]
 
 
 @pytest.mark.parametrize(("model", "cause", "started"), HOPELESS)
@@ -180,7 +181,7 @@ def answers(base: str) -> bool:
         return False
 
 
-def served(base: str, key: str) -> list[str]:
+def served(base: str, key: str = "none") -> list[str]:
     asked = urllib.request.Request(f"{base}/v1/models", headers={"Authorization": f"Bearer {key}"})
     with urllib.request.urlopen(asked, timeout=10) as reply:
         return [model["id"] for model in json.load(reply)["data"]]
