@@ -64,7 +64,7 @@ def free_port() -> int:
 
 def measured(doctor: "subprocess.Popen[bytes]", port: int) -> tuple[float, float, int, list[int]]:
     """Seconds of waiting, CPU seconds in it, the largest sum of memory, and that of each at the end."""
-    while (guardian := child(doctor.pid, "guardian")) is None or child(guardian, "serve") is None:
+    while (guardian := child(doctor.pid, "os.read(0")) is None or child(guardian, "serve") is None:
         if doctor.poll() is not None:
             raise SystemExit(f"the doctor ended before it started a server: exit {doctor.returncode}")
         time.sleep(0.02)

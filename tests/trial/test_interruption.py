@@ -42,7 +42,8 @@ class Doctor:
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=ROOT, bufsize=0, **given
         )  # type: ignore[call-overload]
         self._said = b""
-        self.folder = Path(self.heard("job ").split()[-1])
+        _, leader, _, folder = self.heard("job ").split()
+        self.leader, self.folder = int(leader), Path(folder)
 
     def heard(self, beginning: str) -> str:
         """The next line that begins so, within a while."""
@@ -88,6 +89,18 @@ def test_a_doctor_killed_in_any_stage_takes_everything_with_it(
             one.heard("stage load ")
             (tmp_path / "seen").touch()
         one.heard(event)
+        assert one.end(signal.SIGKILL) == -signal.SIGKILL
+        until(lambda: not living(processes))
+        until(lambda: not one.folder.exists())
+        until(lambda: not segments(tmp_path))
+
+
+def test_doctor_and_server_killed_at_once(tmp_path: Path) -> None:
+    """As `pkill -9 -f vllm` does; the engine calls itself by another name."""
+    with doctor(tmp_path, *TREE, "serve", "stay") as one:
+        processes = noted(tmp_path, 4)
+        one.heard("Ready")
+        os.kill(one.leader, signal.SIGKILL)
         assert one.end(signal.SIGKILL) == -signal.SIGKILL
         until(lambda: not living(processes))
         until(lambda: not one.folder.exists())

@@ -186,6 +186,40 @@ def test_a_guardian_that_is_killed_is_replaced_by_the_doctor_itself(tmp_path: Pa
     assert job.exit_code() == -signal.SIGKILL
 
 
+def test_a_guardian_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vllm_doctor.trial.job.STOP_SECONDS", 2.0)
+    job = started(tmp_path, "session", "segment", "note=made", "stay")
+    processes = noted(tmp_path, 2)
+    until((tmp_path / "made").exists)
+    os.kill(job.guardian_pid, signal.SIGSTOP)
+    assert job.stop().nothing
+    assert living(processes) == []
+    assert segments(tmp_path) == []
+
+
+def test_the_guardian_outlives_pkill_by_the_name_of_vllm(tmp_path: Path) -> None:
+    with started(tmp_path, "stay") as job:
+        words = Path(f"/proc/{job.guardian_pid}/cmdline").read_bytes().split(b"\0")[1:]
+        assert not [word for word in words if b"vllm" in word.lower() or b"doctor" in word.lower()]
+        os.kill(job.guardian_pid, signal.SIGTERM)
+        os.kill(job.guardian_pid, signal.SIGINT)
+        os.kill(job.guardian_pid, signal.SIGHUP)
+        assert job.exit_code() is None
+    assert ours.read(job.guardian_pid) is None
+
+
+def test_the_guardian_knows_nothing_of_the_doctors_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_doctor_0123456789")
+    with started(tmp_path, "stay") as job:
+        assert b"HF_TOKEN" not in Path(f"/proc/{job.guardian_pid}/environ").read_bytes()
+
+
+def test_elsewhere_than_on_linux_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vllm_doctor.trial.guardian.ours.read", lambda _pid: None)
+    with pytest.raises(LaunchError, match="only started where /proc"):
+        started(tmp_path, "stay")
+
+
 def test_kill_now_asks_nobody(tmp_path: Path) -> None:
     job = started(tmp_path, "deaf", "stay")
     noted(tmp_path, 1)

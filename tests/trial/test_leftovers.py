@@ -124,6 +124,7 @@ def test_the_guardians_report_may_name_any_file(parts: list[bytes]) -> None:
         LeftBehind(gpu_bytes=1),
         LeftBehind(shared_memory=("/dev/shm/x",)),
         LeftBehind(sockets=("x",)),
+        LeftBehind(folder=True),
     ],
 )
 def test_anything_left_is_something(left_behind: LeftBehind) -> None:

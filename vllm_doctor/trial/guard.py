@@ -1,6 +1,7 @@
 """The doctor's end of the guardian: the process that is the server's parent, and the two pipes to it."""
 
 import contextlib
+import os
 import select
 import subprocess
 import sys
@@ -10,9 +11,17 @@ from pathlib import Path
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.trial.guardian import messages
 
+# `pkill -9 -f vllm` is how servers are ended by hand. The guardian has to outlive that, so its command line names
+# neither vLLM nor the doctor: what it runs is the first thing that it is told, in as many bytes as come in one piece.
+_LOADER = "import os; exec(os.read(0, 4096))"
+_PROGRAM_BYTES = 4096
+
 # The standard library comes first: no package of this environment may stand in its place.
-_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from vllm_doctor.trial.guardian.main import main; main()"
-_ROOT = Path(__file__).resolve().parent.parent.parent
+_PROGRAM = "import sys; sys.path.append({root!r}); from vllm_doctor.trial.guardian.main import main; main()"
+_ROOT = str(Path(__file__).resolve().parent.parent.parent)
+
+# Without these a Python that was built with shared libraries elsewhere does not start.
+_NEEDED_VARIABLES = ("LD_LIBRARY_PATH",)
 
 # How long the guardian may take to end once it has nothing left to do.
 _END_SECONDS = 10.0
@@ -31,13 +40,13 @@ class Guard:
         try:
             # A session of its own: neither the terminal's Ctrl-C nor its end reaches it.
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_ROOT)],
+                [sys.executable, "-I", "-S", "-c", _LOADER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
                 start_new_session=True,
-                env={},
+                env={name: os.environ[name] for name in _NEEDED_VARIABLES if name in os.environ},
             )
         except OSError as problem:
             raise GuardianError(
@@ -51,6 +60,7 @@ class Guard:
         self._told: dict[bytes, list[bytes]] = {}
         self._closed = False
         self.lost = False
+        self._send_program()
 
     @property
     def pid(self) -> int:
@@ -93,6 +103,13 @@ class Guard:
             self.process.kill()
             self.process.wait()
         self._news.close()
+
+    def _send_program(self) -> None:
+        program = _PROGRAM.format(root=_ROOT).encode("utf-8", "surrogateescape").ljust(_PROGRAM_BYTES)
+        try:
+            self._orders.write(program)
+        except OSError:
+            self.lost = True
 
     def _receive(self) -> None:
         try:

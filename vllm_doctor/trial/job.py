@@ -36,6 +36,10 @@ def start(argv: Sequence[str], *, environment: Mapping[str, str], folder: Path |
 
     Raises LaunchError where the program cannot be started. What was started is gone when the context ends.
     """
+    if ours.read(os.getpid()) is None:
+        raise LaunchError(
+            "a server is only started where /proc shows its processes", "run it on Linux, where vLLM runs"
+        )
     job = Job(port)
     try:
         job.start(argv, environment, folder)

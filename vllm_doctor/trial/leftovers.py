@@ -19,7 +19,8 @@ class LeftBehind(Struct, frozen=True, kw_only=True):
     """What is left of a job: all of it 0, False or empty where nothing is.
 
     `processes` live, `zombies` only hold their number until somebody takes their exit code. `gpu_bytes` is None where
-    NVML says nothing. `what` says each thing in a line, and what had to be done (a process killed, a segment removed).
+    NVML says nothing; `folder`: the job's own could not be removed. `what` says each thing in a line, and what had to
+    be done (a process killed, a segment removed).
     """
 
     processes: int = 0
@@ -28,13 +29,14 @@ class LeftBehind(Struct, frozen=True, kw_only=True):
     gpu_bytes: int | None = None
     shared_memory: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()
+    folder: bool = False
     what: tuple[str, ...] = ()
 
     @property
     def nothing(self) -> bool:
         """Whether nothing is left at all."""
-        left = (self.processes, self.zombies, self.port_open, self.gpu_bytes, self.shared_memory, self.sockets)
-        return not any(left)
+        files = (self.shared_memory, self.sockets, self.folder)
+        return not any((self.processes, self.zombies, self.port_open, self.gpu_bytes, *files))
 
 
 class Before(Struct, frozen=True):
@@ -104,6 +106,7 @@ def examine(was: Before, report: Report, remaining: Sequence[ours.Process], fold
         gpu_bytes=gpu_bytes,
         shared_memory=report.in_use,
         sockets=sockets,
+        folder=Path(folder).exists(),
         what=tuple(_lines(was, report, living, port_open=port_open, gpu_bytes=gpu_bytes, folder=folder)),
     )
 
