@@ -70,7 +70,7 @@ def test_a_server_that_computes_right_passes_every_step() -> None:
     assert connection.findings == ()
     assert statuses(connection) == dict.fromkeys(STEPS, "passed")
     said = {step.name: step.detail for step in connection.steps}
-    assert said["batch"] == "11 requests at once, 8 different answers, all right"
+    assert said["batch"] == "16 requests at once, 13 different answers, all right"
     assert said["called"] == 'called get_weather({"city":"Paris"})'
 
 
@@ -102,6 +102,25 @@ def test_an_answer_that_is_empty_is_wrong_too() -> None:
 
 def test_an_answer_that_goes_on_is_wrong_too() -> None:
     assert "the first 116 are right" in only(proved(canary_like(lambda _, said: f"{said} And on."))).evidence[2]
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "told"),
+    [
+        ([-1e-7, -0.5], "the same text again; doubt of the least sure token 4e-01"),
+        ([-1e-7, 0], "the same text again; doubt of the least sure token 1e-07"),
+        ([], "the same text again"),
+        (["x", None], "the same text again"),
+    ],
+)
+def test_the_doubt_of_the_least_sure_token_is_told(logprobs: list[Any], told: str) -> None:
+    def handler(asked: Asked) -> bytes:
+        if not asked.json().get("logprobs"):
+            return canary_like()(asked)
+        choice = {"message": {"content": canary.SENTENCE}, "logprobs": {"content": [{"logprob": n} for n in logprobs]}}
+        return as_json({"choices": [choice]})
+
+    assert {step.name: step.detail for step in proved(handler).steps}["cached"] == told
 
 
 @pytest.mark.parametrize(
@@ -144,7 +163,7 @@ def test_an_answer_of_another_request_is_found_in_the_batch() -> None:
 
     found = only(proved(canary_like(spoil)))
     assert found.check == "batch"
-    assert found.title.endswith("among 11 at once")
+    assert found.title.endswith("among 16 at once")
     assert "Song 3" in found.evidence[0]
     assert "Song 2" in found.evidence[1]
 

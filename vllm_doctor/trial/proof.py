@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
@@ -29,7 +30,8 @@ ANSWER_TOKENS = 160
 # The capitals that the template makes of it fill about 1,900 of the 2,048 tokens together with sentence and answer.
 LONG_CHARACTERS = 1600
 
-SINGERS = 6
+# With three that say the sentence and two that call, as many as the canary's server takes at once.
+SINGERS = canary.MAX_NUM_SEQS - 5
 
 
 class Blame(Struct, frozen=True, kw_only=True):
@@ -116,10 +118,10 @@ class Judge:
 
     def cached(self, visit: Visit) -> str:
         """The same once more: now the prompt's blocks come from the prefix cache, where it is on."""
-        usage = self._asked(visit, GREETING).object().get("usage")
-        details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-        tokens = details.get("cached_tokens") if isinstance(details, dict) else None
-        return f"the same text again{f', {tokens} prompt tokens from the cache' if tokens else ''}"
+        reply = chatting.ask(visit, GREETING.body() | {"logprobs": True})
+        self._judged(visit, GREETING, reply, "when it is asked again")
+        doubt = _doubt(reply)
+        return f"the same text again{'' if doubt is None else f'; doubt of the least sure token {doubt:.0e}'}"
 
     def streamed(self, visit: Visit) -> str:
         """The sentence as a stream."""
@@ -242,6 +244,18 @@ def _suspected(blame: Blame) -> tuple[str, tuple[Fix, ...]]:
         title="Rule the GPU out: Xid lines in the kernel's log, ECC counts", command=("nvidia-smi", "-q", "-d", "ECC")
     )
     return "vllm-bug", (eager, others, hardware)
+
+
+def _doubt(reply: Reply) -> float | None:
+    """1 less the probability of the answer's least sure token; None where the server tells none.
+
+    In a reference it is 2e-6 at most, with a cache of 8-bit numbers: more means that the numbers are rough.
+    """
+    choice = next(iter(_listed(reply.object().get("choices"))), {})
+    told = choice.get("logprobs")
+    tokens = _listed(told.get("content")) if isinstance(told, dict) else []
+    numbers = [token["logprob"] for token in tokens if isinstance(token.get("logprob"), int | float)]
+    return -math.expm1(min(0.0, *numbers)) if numbers else None
 
 
 def _alone(visit: Visit, question: Question) -> Reply:
