@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.trial.jobs import free_port, living, noted, segments, until
+from vllm_doctor.trial.guardian.main import TICKS_BETWEEN_NOTES
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +101,8 @@ def test_doctor_and_server_killed_at_once(tmp_path: Path) -> None:
     with doctor(tmp_path, *TREE, "serve", "stay") as one:
         processes = noted(tmp_path, 4)
         one.heard("Ready")
+        # Whose a segment is cannot be told any more when its only holder is gone.
+        time.sleep(TICKS_BETWEEN_NOTES + 1)
         os.kill(one.leader, signal.SIGKILL)
         assert one.end(signal.SIGKILL) == -signal.SIGKILL
         until(lambda: not living(processes))

@@ -21,7 +21,9 @@ DESERTED_GRACE_SECONDS = 5.0
 FAREWELL_SECONDS = 60.0
 
 _TICK_SECONDS = 1.0
-_TICKS_BETWEEN_NOTES = 30
+
+# Shared memory is looked at so often at most, when something was made or removed: others may do so all the time.
+TICKS_BETWEEN_NOTES = 3
 
 # The descriptors that the doctor hands over.
 _ORDERS, _NEWS = 0, 1
@@ -90,7 +92,7 @@ class Guardian(teardown.Job):
             ticks += 1
             if folder.cut(log):
                 self._tell(b"cut", _number(ticks))
-            if not ticks % _TICKS_BETWEEN_NOTES:
+            if not ticks % TICKS_BETWEEN_NOTES and self.segments.changed():
                 self._note()
 
     def _take_down(self) -> None:

@@ -16,8 +16,14 @@ class Segments:
     """Path and inode of every segment that a job's processes were seen with and that was not there before."""
 
     def __init__(self) -> None:
+        self._changed_ns = _changed_ns()
         self._before = present()
         self._seen: set[tuple[str, int]] = set()
+
+    def changed(self) -> bool:
+        """Whether anything was made or removed there since this was asked last: the time of the folder says so."""
+        before, self._changed_ns = self._changed_ns, _changed_ns()
+        return before != self._changed_ns
 
     def note(self, pids: "list[int]") -> None:
         """Look at what these processes hold now."""
@@ -36,6 +42,13 @@ class Segments:
         for path, inode in waiting:
             (removed if (path, inode) not in in_use and _unlink(path) else left).append(path)
         return removed, left
+
+
+def _changed_ns() -> int:
+    try:
+        return os.stat(FOLDER).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def present() -> "set[tuple[str, int]]":
