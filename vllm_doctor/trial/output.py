@@ -99,7 +99,8 @@ class Output:
         """The last lines, without secrets and escapes."""
         self.finish()
         text = self._tail.decode("utf-8", "replace").replace("\r", "\n")
-        return tuple(redact.line(line) for line in text.split("\n") if line.strip())[-lines:]
+        shown = (redact.line(line) for line in text.split("\n"))
+        return tuple(line for line in shown if line)[-lines:]
 
     def beginning(self) -> str:
         """The first MiB as it is, secrets and all: to be read for figures, not to be shown."""
