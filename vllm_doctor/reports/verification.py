@@ -159,7 +159,7 @@ def _told(attempt: Attempt, label: str, *, first: bool) -> Iterator[Line]:
     sign = GOOD if attempt.serves else BAD
     told = [Span(f"{words.line(label)} ", Style.STRONG)]
     if not attempt.serves:
-        told.append(Span(f"{words.line(attempt.findings[0].cause)} ", Style.ERROR))
+        told.append(Span(f"{words.line(attempt.findings[0].cause)}: ", Style.ERROR))
     told.append(Span(how(attempt)))
     yield Line(label=Span(f"  {sign.text}", sign.style), words=tuple(told), hang=4)
     for change in attempt.changes:
@@ -230,7 +230,7 @@ def _known_good(good: Attempt, *, quiet: bool) -> Iterator[Line]:
     file = known_good.config_file(good.launch)
     if file is not None and not quiet:
         yield BLANK
-        program = "vllm serve" if good.launch.form.value == "serve" else " ".join(good.launch.program)
+        program = " ".join(good.launch.program)
         variables = " ".join(good.launch.environment)
         told = f"or as a file, {program} --config FILE.yaml" + (f" (with {variables} set)" if variables else "")
         yield Line(words=(Span(words.line(told), Style.MUTED),), hang=2)

@@ -181,32 +181,43 @@ def _run(
     def start(launch: Launch) -> Outcome:
         nonlocal number
         number += 1
-        told = _told(progress, name or (f"attempt {number}" if number > 1 else ""))
+        shown = _Shown(progress, name or (f"attempt {number}" if number > 1 else ""))
         ready = target.target(launch, kept, wanted.inherited)
-        return trial(ready, wanted.request.folder, wanted.limits, walk, told)
+        told = Told(stage=shown.stage, step=shown.step)
+        outcome = trial(ready, wanted.request.folder, wanted.limits, walk, told)
+        shown.ended("failed")
+        return outcome
 
     asked = Doctor(registry=wanted.registry, selection=wanted.selection, start=start, asked=wanted.ask)
     return Run(attempts=tuple(attempts(snapshot, asked, wanted.maximum_attempts)), name=name)
 
 
-def _told(progress: Progress, of: str) -> Told:
-    """Stages and steps as lines of the live display; a stage ends where the next begins."""
-    prefix = f"{of}: " if of else ""
-    current = ""
+class _Shown:
+    """Stages and steps as lines of the live display; a stage ends where the next begins, or where the start does."""
 
-    def stage(now: Stage) -> None:
-        nonlocal current
-        name = prefix + STAGES.get(now.name, now.name)
-        if current and name != current:
-            progress(current, "done")
+    def __init__(self, progress: Progress, of: str) -> None:
+        self._progress = progress
+        self._prefix = f"{of}: " if of else ""
+        self._current = ""
+
+    def stage(self, now: Stage) -> None:
+        """The start has come to this stage, or further in it."""
+        name = self._prefix + STAGES.get(now.name, now.name)
+        if name != self._current:
+            self.ended("done")
         if now.name != "ready":
-            progress(name, f"started {now.detail}".strip())
-        current = "" if now.name == "ready" else name
+            self._progress(name, f"started {now.detail}".strip())
+            self._current = name
 
-    def step(name: str, state: str) -> None:
-        progress(prefix + name, state)
+    def step(self, name: str, state: str) -> None:
+        """What became of a step of the walk."""
+        self._progress(self._prefix + name, state)
 
-    return Told(stage=stage, step=step)
+    def ended(self, state: str) -> None:
+        """The current stage is over."""
+        if self._current:
+            self._progress(self._current, state)
+        self._current = ""
 
 
 def _with_memory(found: Verification) -> Verification:
