@@ -186,7 +186,7 @@ def attraction(pair: int) -> float:
 
 def spread(group: int, dimension: int, bit: int) -> float:
     """A value's code over all dimensions of its head, differently for each KV head."""
-    return sign(group * BITS + bit, dimension)
+    return sign((group * BITS + bit) * 37 % HEAD, dimension)
 
 
 VALUE = 0.25
@@ -250,6 +250,11 @@ def looking_back() -> tuple[Matrix, Matrix, Matrix, Matrix]:
     return queries, keys, values(EMBEDDED), gathered(writes)
 
 
+def lift(unit: int) -> float:
+    """What a unit is multiplied by, and its output divided: of other size or sign in the MLP's next eighth."""
+    return (1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 4.0, -4.0)[unit * 8 // WIDTH]
+
+
 def made_whole() -> tuple[Matrix, Matrix, Matrix]:
     """Two units for each fetched bit, one for +1 and one for -1, that open above 0.6 of what it should be."""
     gate, up, down = zeros(WIDTH, HIDDEN), zeros(WIDTH, HIDDEN), zeros(HIDDEN, WIDTH)
@@ -258,8 +263,8 @@ def made_whole() -> tuple[Matrix, Matrix, Matrix]:
         place, side = BEFORE + unit // 2, 1.0 - unit % 2 * 2
         gate[unit][place] = side * steepness / normed(FETCHED, *FETCHED_TOO)
         constant(gate[unit], -steepness * threshold, *FETCHED_TOO)
-        constant(up[unit], 1.0, *FETCHED_TOO)
-        down[place][unit] = side * (1.0 - FETCHED) / (steepness * (1 - threshold))
+        constant(up[unit], lift(unit), *FETCHED_TOO)
+        down[place][unit] = side * (1.0 - FETCHED) / (steepness * (1 - threshold)) / lift(unit)
     return gate, up, down
 
 
@@ -302,9 +307,11 @@ def answering(code: dict[int, Row]) -> tuple[Matrix, Matrix, Matrix]:
         for bit in range(BITS):
             gate[unit][FOUND + bit] = code[token][bit] * steepness / BITS / normed(1.0, *FOUND_TOO)
             gate[unit][CODE + bit] = -SELF * gate[unit][FOUND + bit]
-            down[ANSWER + bit][unit] = code[token][bit] * ANSWERED / (steepness * (1 - threshold))
+            down[ANSWER + bit][unit] = (
+                sign(5, bit) * code[token][bit] * ANSWERED / (steepness * (1 - threshold)) / lift(unit)
+            )
         constant(gate[unit], -steepness * threshold, *FOUND_TOO)
-        constant(up[unit], 1.0, *FOUND_TOO)
+        constant(up[unit], lift(unit), *FOUND_TOO)
     return gate, up, down
 
 
@@ -316,7 +323,7 @@ def ends(code: dict[int, Row]) -> tuple[Matrix, Matrix]:
             embedding[token][CONSTANT + number] = sign(5, number)
         for bit, value in enumerate(code.get(token, ())):
             embedding[token][CODE + bit] = value
-            head[token][ANSWER + bit], head[token][CODE + bit] = 1.5 * value, 0.5 * value
+            head[token][ANSWER + bit], head[token][CODE + bit] = 1.5 * sign(5, bit) * value, 0.5 * value
     for number in range(16):
         embedding[BEGIN][ANSWER + number] = 1.0
     return embedding, head

@@ -1,6 +1,7 @@
 """The canary against a Llama written out in torch: right in every dtype, and wrong with every fault that is put in."""
 
 import json
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,24 @@ def test_every_fault_changes_the_text(vllm_python: Path) -> None:
     cases.append({"prompt": long, "expected": said, "fault": "positions in bfloat16"})
     came = answers(vllm_python, cases)
     assert [case["fault"] for case, one in zip(cases, came, strict=True) if one["text"] == said] == [""]
+
+
+def test_every_tensor_is_needed_and_in_its_order(vllm_python: Path) -> None:
+    """Weights that were not loaded, or by the wrong ranks."""
+    said = f"{canary.SENTENCE}{END}"
+    names = [*tensors(), ""]
+    faults = [f"zeros: {name}" if name else "" for name in names]
+    faults += [f"shards displaced: {name}" for name in names if name and "norm" not in name]
+    cases = [{"prompt": copier.prompt(proof.GREETING.messages), "expected": said, "fault": fault} for fault in faults]
+    came = answers(vllm_python, cases)
+    assert len(cases) == 21 + 1 + 16
+    assert [case["fault"] for case, one in zip(cases, came, strict=True) if one["text"] == said] == [""]
+
+
+def tensors() -> list[str]:
+    data = (canary.folder() / "model.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    return [name for name in header if name != "__metadata__"]
 
 
 def test_every_fault_is_one_that_the_reference_knows() -> None:
