@@ -126,6 +126,12 @@ def test_every_format_names_the_cause(vllm: str, tmp_path: Path, name: str) -> N
     assert "oom-kv" in (tmp_path / "report").read_text()
 
 
+def test_where_there_is_no_plan_nothing_is_kept_and_that_is_said(vllm: str, tmp_path: Path) -> None:
+    document = verified(vllm, options=("--calibrate", str(tmp_path / "here.json")))
+    assert document["calibration"].startswith("Nothing was kept in")
+    assert not (tmp_path / "here.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

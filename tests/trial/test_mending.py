@@ -84,3 +84,9 @@ def test_tools_get_the_parser_of_the_models_template(line: str, cause: str, edit
 def test_a_template_that_shows_no_format_names_no_parser() -> None:
     alone = Fix(title="x", launch=LaunchEdit(set={"--enable-auto-tool-choice": None}))
     assert remedies((found("tools-not-enabled", alone),), launched("vllm serve m", "{{ messages }}")) == ()
+
+
+def test_a_port_that_was_taken_meanwhile_is_changed_for_a_free_one() -> None:
+    (remedy,) = remedies((found("port-in-use", Fix(title="Stop who holds it")),), launched("vllm serve m"))
+    assert list(remedy.edit.set) == ["--port"]
+    assert (remedy.edit.set["--port"] or "").isdecimal()

@@ -114,23 +114,24 @@ def _ask(finding: Finding) -> "Remedy | None":
 
 
 def _kept(found: "Verification", path: Path | None) -> "Verification":
-    """The verification, once what was reported is kept in the file that was asked for."""
+    """The verification with what became of the file that was asked for: written, or nothing to be kept."""
     if path is None:
         return found
     from vllm_doctor.trial import calibration
     from vllm_doctor.trial.verifying import planned
 
-    plan = planned(found)
-    good = found.good
+    plan, good = planned(found), found.good
     if plan is None or good is None or good.outcome is None:
-        return found
+        why = "nothing served" if good is None else "there is no plan of this launch to compare with"
+        return structs.replace(found, kept=f"Nothing was kept in {path}: {why}.")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     entry = calibration.entry_of(plan, good.outcome.reported, now)
     if entry is None:
-        return found
+        why = "the size of the KV cache was given, or was not reported"
+        return structs.replace(found, kept=f"Nothing was kept in {path}: {why}.")
     before = calibration.read(path) if path.exists() else calibration.Calibration()
     calibration.write(path, before.with_entry(entry))
-    return structs.replace(found, kept_in=str(path))
+    return structs.replace(found, kept=f"Kept in {path}, for `vllm-doctor plan MODEL --calibration {path}`.")
 
 
 def exit_code(found: "Verification", findings: tuple[Finding, ...], fail_on: str) -> int:

@@ -54,6 +54,7 @@ def document(found: Verification, findings: Sequence[Finding]) -> dict[str, Any]
         "doctor": {"version": __version__},
         "known_good_config": None if file is None else redact.text(file),
         "left_out": [{"configuration": name, "reason": redact.text(why)} for name, why in found.left_out],
+        "calibration": None if found.kept is None else redact.text(found.kept),
         "memory": [structs.asdict(row) for row in found.rows],
         "teardown": [_teardown(outcome) for outcome in found.outcomes],
     }
@@ -202,6 +203,9 @@ def _walked(found: Verification, *, verbose: bool) -> Iterator[Line]:
 
 def _memory(found: Verification) -> Iterator[Line]:
     if not found.rows:
+        if found.kept is not None:
+            yield Line(words=(Span(words.line(found.kept), Style.MUTED),))
+            yield BLANK
         return
     planned = any(row.planned is not None for row in found.rows)
     yield _heading("Memory of each GPU, planned and reported" if planned else "Memory, as vLLM reported it")
@@ -210,9 +214,8 @@ def _memory(found: Verification) -> Iterator[Line]:
         off = f"{(row.reported - row.planned) / row.planned:+8.1%}" if row.planned else ""
         text = f"{row.name:28}{figures}{_figure(row.reported, row.unit):>17}{off}"
         yield Line(words=(Span(text.rstrip()),), hang=2, whole=True)
-    if found.kept_in is not None:
-        told = f"kept in {words.line(found.kept_in)} for `vllm-doctor plan --calibration`"
-        yield Line(words=(Span(told, Style.MUTED),), hang=2)
+    if found.kept is not None:
+        yield Line(words=(Span(words.line(found.kept), Style.MUTED),), hang=2)
     yield BLANK
 
 

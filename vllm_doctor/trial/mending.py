@@ -1,5 +1,6 @@
 """The changes of a launch that a failed attempt suggests: those that may be done unasked, what costs least first."""
 
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
@@ -72,7 +73,17 @@ def _of_finding(finding: Finding, snapshot: Snapshot) -> Iterator[Remedy]:
     if launch is not None and (finding.cause in TOOLS or any(SWITCH in remedy.edit.unset for remedy in offered)):
         offered = [remedy for remedy in offered if _is_complete(remedy.edit, launch)]
         yield from _parsers(snapshot, launch)
+    if finding.cause == "port-in-use" and not offered:
+        port = str(free_port())
+        yield Remedy(title=f"Listen on port {port}, which is free", edit=LaunchEdit(set={"--port": port}), cost=1)
     yield from offered
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def unasked(fix: Fix) -> Remedy | None:

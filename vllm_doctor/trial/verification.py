@@ -26,7 +26,10 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class Verification(Struct, frozen=True, kw_only=True):
-    """The whole: `given` is the command as asked for, `left_out` the configurations that were not walked, and why."""
+    """The whole: `given` is the command as asked for, `left_out` the configurations that were not walked, and why.
+
+    `kept` says what became of `--calibrate`.
+    """
 
     given: str
     runs: tuple[Run, ...]
@@ -34,7 +37,7 @@ class Verification(Struct, frozen=True, kw_only=True):
     canary: bool = False
     left_out: tuple[tuple[str, str], ...] = ()
     rows: tuple[Row, ...] = ()
-    kept_in: str | None = None
+    kept: str | None = None
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:

@@ -1,6 +1,5 @@
 """Verifies a launch, or the canary: collects the facts, makes the attempts, and puts together what they brought."""
 
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from vllm_doctor.registry import Registry
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor.trial import canary, matrix, secrets, target
 from vllm_doctor.trial.attempts import Doctor, attempts
-from vllm_doctor.trial.mending import Remedy
+from vllm_doctor.trial.mending import Remedy, free_port
 from vllm_doctor.trial.progress import Limits, Stage
 from vllm_doctor.trial.trial import Outcome, Told, Walk, trial
 from vllm_doctor.trial.verification import Run, Verification
@@ -81,7 +80,7 @@ def _of_launch(wanted: Wanted, words: tuple[str, ...], progress: Progress) -> Ve
 
 
 def _of_canary(wanted: Wanted, progress: Progress) -> Verification:
-    port = wanted.port or _free_port()
+    port = wanted.port or free_port()
     snapshot = _collected(wanted, _canary_words(port, (), {}), progress)
     platform = snapshot.platform or "cuda"
     canary.require_release(snapshot.vllm_version)
@@ -119,12 +118,6 @@ def _canary_words(port: int, flags: tuple[str, ...], variables: Mapping[str, str
     return (*assignments, "vllm", "serve", str(canary.folder()), *flags, *place)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _known_flags(snapshot: Snapshot) -> "Mapping[str, Flag] | None":
     """The flags of the release that will run; None where it is not known."""
     environment = snapshot.environment
@@ -147,9 +140,9 @@ def _client_walk(wanted: Wanted, launch: Launch) -> Walk:
 
     def walk(url: str, key: str | None, progress: Progress) -> "Connection":
         # Not above: HTTP is not needed, nor wanted in memory, while the server starts.
-        from vllm_doctor.client import walk as client
+        from vllm_doctor.trial import walking
 
-        return client.walk(url, _options(wanted, key, tools=tools), progress)
+        return walking.walk(url, _options(wanted, key, tools=tools), progress)
 
     return walk
 
