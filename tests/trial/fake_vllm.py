@@ -16,9 +16,9 @@ STAGES = """(APIServer pid=1) INFO 11-22 20:46:41 [api_server.py:1] vLLM API ser
 (EngineCore pid=2) INFO 11-22 20:46:50 [kv_cache_utils.py:1] GPU KV cache size: 32,768 tokens"""
 
 TOO_LONG = (
-    "(EngineCore pid=2) ERROR 11-22 20:46:50 [core.py:1] ValueError: To serve at least one request with the model's max "
-    "seq len (9000), (4.00 GiB KV cache is needed, which is larger than the available KV cache memory (2.00 GiB). Based "
-    "on the available memory, the estimated maximum model length is 4096.\n"
+    "(EngineCore pid=2) ERROR 11-22 20:46:50 [core.py:1] ValueError: To serve at least one request with the model's "
+    "max seq len (9000), (4.00 GiB KV cache is needed, which is larger than the available KV cache memory (2.00 GiB). "
+    "Based on the available memory, the estimated maximum model length is 4096.\n"
     "RuntimeError: Engine core initialization failed. See root cause above."
 )
 NO_TOOLS = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'

@@ -28,7 +28,10 @@ DEFAULT_ATTEMPTS = 3
 @click.option("--tp", type=click.IntRange(1, 1024), metavar="N", help="The canary on N GPUs: proves NCCL as well [1].")
 @click.option("--matrix", is_flag=True, help="The canary with every dtype and attention backend of this platform.")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), metavar="PORT", help="The server's port [LAUNCH's; or a free one]."
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="The server's port [LAUNCH's own; the canary's: a free one].",
 )
 @click.option("--attempts", type=click.IntRange(1, 20), metavar="N", help="Commands to try at most [3].")
 @click.option("--limit", type=click.FloatRange(5, 86400), metavar="SECONDS", help="Limit of one start [3600].")
