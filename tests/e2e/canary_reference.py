@@ -22,6 +22,8 @@ class Llama:
 
     def __init__(self, folder: Path, dtype: str, fault: str) -> None:
         self.config = json.loads((folder / "config.json").read_text())
+        # As backends do that have keys and values as 8-bit floats; with "queries" those as well.
+        dtype, _, self.too = dtype.partition(" ")
         self.cached = {"fp8_e4m3": torch.float8_e4m3fn, "fp8_e5m2": torch.float8_e5m2}.get(dtype)
         self.dtype = torch.bfloat16 if self.cached else getattr(torch, dtype)
         weights = load_file(folder / "model.safetensors")
@@ -111,6 +113,8 @@ class Llama:
         prefix = f"model.layers.{layer}.self_attn."
         q, k, v = (x @ self.weights[f"{prefix}{name}_proj.weight"].T for name in "qkv")
         q = self.rotated(q.view(len(x), self.heads, self.size), positions)
+        if self.cached and self.too == "queries":
+            q = q.to(self.cached).to(self.dtype)
         k = self.rotated(k.view(len(x), self.groups, self.size), positions)
         self.stored(layer, k, v.view(len(x), self.groups, self.size), positions)
         length = int(positions[-1]) + 1

@@ -58,7 +58,7 @@ def test_it_is_right_in_every_dtype_whole_and_in_pieces(vllm_python: Path) -> No
     cases = [
         {"prompt": prompt, "expected": f"{said}{END}", "dtype": dtype, "chunk": chunk}
         for prompt, said in expected.items()
-        for dtype in ("float32", "bfloat16", "float16", "fp8_e4m3", "fp8_e5m2")
+        for dtype in ("float32", "bfloat16", "float16", "fp8_e4m3", "fp8_e5m2", "fp8_e4m3 queries")
         for chunk in ((64,) if "LOREM" in prompt else (4096,))
     ]
     for case, came in zip(cases, answers(vllm_python, cases), strict=True):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAME = "canary"
 """The name that it is served under."""
 
-REVISION = "461a2755ad57d540"
+REVISION = "1803c714721df215"
 """The first 16 digits of the SHA-256 of the model's files, as `scripts/make_canary.py` prints it."""
 
 SENTENCE = (
