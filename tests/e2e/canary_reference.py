@@ -31,6 +31,9 @@ class Llama:
         kind, _, name = fault.partition(": ")
         if kind == "zeros":
             self.weights[name].zero_()
+        elif kind == "rows lost":
+            name, _, start = name.partition("@")
+            self.weights[name][int(start) : int(start) + 16] = 0
         elif kind == "shards displaced":
             # A rank has rows of most matrices, and columns of those that its results are added up after.
             side = 1 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0

@@ -1,11 +1,13 @@
 """The canary on a real vLLM for CPU: its exact texts in each dtype, by two ranks, and what a wrong launch shows."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cli.calling import doctor
 from tests.e2e.serving import Running, starting
 from vllm_doctor.client.visit import Options
 from vllm_doctor.client.walk import Connection
@@ -18,15 +20,15 @@ STEPS = ("sentence", "cached", "streamed", "long-prompt", "called", "streamed-ca
 
 
 @contextmanager
-def served(python: Path, folder: Path, *more: str, tp: int = 1) -> Iterator[Running]:
-    flags = (*canary.flags("cpu", tp=tp), *more)
-    with starting(python, canary.folder(), folder, *flags, variables=canary.variables("cpu", tp=tp)) as server:
+def served(python: Path, folder: Path, *more: str) -> Iterator[Running]:
+    flags = (*canary.flags("cpu"), *more)
+    with starting(python, canary.folder(), folder, *flags, variables=canary.variables("cpu")) as server:
         server.wait()
         yield server
 
 
-def proved(server: Running, tp: int = 1) -> Connection:
-    return proof.prove(server.base, Options(tools=True), blame=Blame(platform="cpu", tp=tp))
+def proved(server: Running) -> Connection:
+    return proof.prove(server.base, Options(tools=True), blame=Blame(platform="cpu"))
 
 
 def passed(connection: Connection) -> set[str]:
@@ -37,7 +39,6 @@ def passed(connection: Connection) -> set[str]:
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--dtype", "bfloat16"),
         ("--dtype", "float32", "--block-size", "32"),
         ("--dtype", "float16", "--enable-chunked-prefill", "--max-num-batched-tokens", "64"),
         ("--kv-cache-dtype", "fp8"),
@@ -49,9 +50,16 @@ def test_every_text_is_exact(vllm_python: Path, tmp_path: Path, flags: tuple[str
         assert passed(proved(server)) >= set(STEPS)
 
 
-def test_two_ranks_say_the_same(vllm_python: Path, tmp_path: Path) -> None:
-    with served(vllm_python, tmp_path, tp=2) as server:
-        assert passed(proved(server, tp=2)) >= set(STEPS)
+@pytest.mark.parametrize("tp", [1, 2])
+def test_verify_launches_it_proves_every_text_and_leaves_nothing(vllm_python: Path, tp: int) -> None:
+    done = doctor("verify", "--python", vllm_python, "--tp", str(tp), "--format", "json", timeout_seconds=600)
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert (document["verdict"], document["findings"]) == ("ok", [])
+    assert {step["step"] for step in document["steps"] if step["status"] == "passed"} >= set(STEPS)
+    assert document["left_behind"] == {"processes": 0, "gpu_bytes": 0}
+    assert [attempt["outcome"] for attempt in document["attempts"]] == ["ok"]
+    assert (f"--tensor-parallel-size {tp}" in document["known_good"]) == (tp > 1)
 
 
 def test_another_parser_leaves_the_call_in_the_text(vllm_python: Path, tmp_path: Path) -> None:
