@@ -88,6 +88,8 @@ def _wanted(launch: tuple[str, ...], given: dict[str, Any], found: settings.Sett
         tp=given["tp"] or 1,
         matrix=given["matrix"],
     )
+    if given["timeout"] is not None:
+        wanted = structs.replace(wanted, answer_seconds=given["timeout"])
     return structs.replace(wanted, ask=_ask) if given["fix"] else wanted
 
 

@@ -149,7 +149,7 @@ def _tried(found: Verification) -> Iterator[Line]:
     for run in found.runs:
         for attempt in run.attempts:
             number += 1
-            yield from _told(attempt, run.name if several else str(number), first=number == 1 or several)
+            yield from _told(attempt, f"{run.name}:" if several else str(number), first=number == 1 or several)
     for name, why in found.left_out:
         told = (Span(words.line(name), Style.MUTED), Span(f" left out: {words.line(why)}", Style.MUTED))
         yield Line(label=Span("  ·", Style.MUTED), words=told, hang=4)

@@ -43,7 +43,10 @@ TOOLS_FLAG = "--enable-auto-tool-choice"
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What is to be verified: `request` has the launch as words (none: the canary); `ask` a yes for a finding's fix."""
+    """What is to be verified: `request` has the launch as words (none: the canary); `ask` a yes for a finding's fix.
+
+    `answer_seconds` is the limit of one request: the first one may build kernels.
+    """
 
     request: Request
     registry: Registry
@@ -52,6 +55,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     limits: Limits
     maximum_attempts: int = 3
     port: int | None = None
+    answer_seconds: float = 120.0
     tools: bool = False
     tp: int = 1
     matrix: bool = False
@@ -89,7 +93,8 @@ def _of_canary(wanted: Wanted, progress: Progress) -> Verification:
     once = structs.replace(wanted, maximum_attempts=1)
     runs: list[Run] = []
     walked = matrix.configurations(snapshot) if wanted.matrix else ()
-    for name, more, further in (("", (), {}), *((c.name, c.flags, c.variables) for c in walked)):
+    plain = "plain" if wanted.matrix else ""
+    for name, more, further in ((plain, (), {}), *((c.name, c.flags, c.variables) for c in walked)):
         words = _canary_words(port, (*flags, *more), {**variables, **further})
         launch = _placed(parse_launch(words), snapshot, wanted)
         one, walk = structs.replace(snapshot, launch=launch), _canary_walk(wanted, launch, platform)
@@ -163,7 +168,7 @@ def _options(wanted: Wanted, key: str | None, *, tools: bool) -> "Options":
     from vllm_doctor.client.visit import Options
 
     variable = secrets.KEY_VARIABLE if key is not None else None
-    return Options(key=key, key_variable=variable, tools=tools, timeout_seconds=wanted.request.timeout_seconds)
+    return Options(key=key, key_variable=variable, tools=tools, timeout_seconds=wanted.answer_seconds)
 
 
 def _run(
