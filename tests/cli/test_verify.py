@@ -95,6 +95,14 @@ def test_a_log_that_says_nothing_is_not_explained_away(vllm: str) -> None:
     assert any("KV cache size" in line for line in document["attempts"][0]["log_tail"])
 
 
+def test_a_server_that_ends_while_it_is_asked_died_and_no_client_is_to_blame(vllm: str) -> None:
+    document = verified(vllm, "--dies", code=1)
+    (attempt,) = document["attempts"]
+    assert (attempt["outcome"], attempt["exit_code"]) == ("engine-dead", 0)
+    assert attempt["log_tail"][-1].endswith("503 Service Unavailable")
+    assert document["findings"][0]["cause"] == "engine-dead"
+
+
 def test_a_start_that_hangs_is_ended_at_the_limit(vllm: str) -> None:
     document = verified(vllm, "--hang", options=("--limit", "5"), code=1)
     assert document["attempts"][0]["outcome"] == "engine-hang"

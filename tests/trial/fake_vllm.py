@@ -1,5 +1,6 @@
 """A `vllm` that reads a few flags as vLLM does, tells its stages, and serves what a scripted server answers."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,9 @@ def main(words: list[str]) -> None:
         time.sleep(600)
 
     def answer(asked: Asked) -> bytes:
+        if "--dies" in flags and asked.path == "/v1/chat/completions":
+            print('127.0.0.1:54298 - "GET /health HTTP/1.1" 503 Service Unavailable\n - leaked type "x"', flush=True)  # noqa: T201
+            os._exit(0)
         if "--api-key" in flags and asked.headers.get("authorization") != f"Bearer {flags['--api-key']}":
             return as_json({"error": "Unauthorized"}, 401)
         tools = asked.path == "/v1/chat/completions" and asked.json().get("tools")

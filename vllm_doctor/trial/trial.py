@@ -26,6 +26,17 @@ Walk = Callable[[str, str | None, Callable[[str, str], None]], "Connection"]
 LAST_WORDS_SECONDS = 8.0
 TAIL_LINES = 20
 
+# What a server tells its clients, and does not end of.
+TOLD_TO_CLIENTS = frozenset(
+    {
+        *("connection-refused", "connection-timeout", "auth", "endpoint-wrong", "bad-request", "context-exceeded"),
+        *("model-name-mismatch", "chat-roles", "multimodal-unsupported"),
+    }
+)
+
+# What Python's bindings write when a server has ended: dozens of lines that say nothing.
+_LITTER = ("- leaked ", "nanobind:", "- ... skipped", "See https://nanobind")
+
 # Steps of a walk that break off where the server is gone.
 _GONE = frozenset({"connection-refused", "connection-timeout", "engine-dead", "engine-hang"})
 
@@ -76,7 +87,7 @@ def trial(target: Target, folder: Path, limits: Limits, walk: Walk, told: Told) 
 
 
 def _broken_off(job: Job, broken: NotReady) -> Outcome:
-    tail = tuple(job.output.tail(TAIL_LINES))
+    tail = _tail(job)
     findings = explained(broken.explanation) or (_unexplained(broken, tail),)
     return _outcome(findings, stage=broken.stage, exit_code=broken.exit_code, tail=tail)
 
@@ -89,11 +100,17 @@ def _served(job: Job, ready: Ready, target: Target, walk: Walk, told: Told) -> O
         exit_code = _last_words(job)
         said = tuple(f for f in explained(job.output.explanation()) if f.severity is Severity.ERROR)
         if not said and exit_code is not None:
-            said = (_ended("ended after it had been ready", exit_code, job.output.tail(1)),)
+            said = (_ended("ended after it had been ready", exit_code, _tail(job)),)
         findings = (*said, *(f for f in findings if f.cause not in {s.cause for s in said}))
-    tail = tuple(job.output.tail(TAIL_LINES)) if exit_code is not None else ()
+    tail = _tail(job) if exit_code is not None else ()
     made = _outcome(findings, exit_code=exit_code, tail=tail)
     return structs.replace(made, ready_seconds=round(ready.seconds, 3), connection=connection)
+
+
+def _tail(job: Job) -> tuple[str, ...]:
+    """The last lines of the log that say something."""
+    lines = (line for line in job.output.tail(10 * TAIL_LINES) if not line.lstrip().startswith(_LITTER))
+    return tuple(lines)[-TAIL_LINES:]
 
 
 def _last_words(job: Job) -> int | None:
@@ -124,8 +141,13 @@ def explained(explanation: "Explanation") -> tuple[Finding, ...]:
 
 
 def _is_harmless(finding: Finding) -> bool:
-    """What vLLM warns of and starts all the same, unless told not to (vllm/platforms/interface.py, 0.32.0)."""
-    return finding.check == "text:unknown-env-var" and not any("ValueError" in seen for seen in finding.evidence)
+    """What ends no server: a variable that vLLM does not know, and what the log says of the walk's own requests.
+
+    Unless told not to, vLLM warns of the variable and starts all the same (vllm/platforms/interface.py, 0.32.0).
+    """
+    if finding.check == "text:unknown-env-var":
+        return not any("ValueError" in seen for seen in finding.evidence)
+    return finding.cause in TOLD_TO_CLIENTS
 
 
 def _unexplained(broken: NotReady, tail: tuple[str, ...]) -> Finding:
