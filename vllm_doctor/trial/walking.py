@@ -13,7 +13,10 @@ CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 EMBED = "embed"
 
 # What a server that pools can be asked all the same.
-_OF_BOTH = frozenset({"model", "health"})
+MODEL = "model"
+
+# The figures of a server that has answered nothing yet are those of a cold one: slow first tokens mean nothing.
+HEALTH = "health"
 
 Step = Callable[[Visit], str]
 
@@ -21,7 +24,8 @@ Step = Callable[[Visit], str]
 def walk(url: str, options: Options, progress: Progress) -> Connection:
     """Walk all steps against one URL; raises UrlError for a URL that is none."""
     visit = Visit(url, options, progress)
-    asked = ((name, step if name in _OF_BOTH else _of_chat(step)) for name, step in CHATTING)
+    chatting = ((name, step) for name, step in CHATTING if name != HEALTH)
+    asked = ((name, step if name == MODEL else _of_chat(step)) for name, step in chatting)
     try:
         walk_steps(visit, (*REACHING, *asked, (EMBED, embed)))
     finally:
