@@ -1,6 +1,6 @@
 """The canary's files: written by the script, small, readable everywhere, and with one right answer to each question."""
 
-import importlib.util
+import importlib
 import json
 import math
 import struct
@@ -25,12 +25,10 @@ SCRIPT = ROOT / "scripts" / "make_canary.py"
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
-def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("make_canary", SCRIPT)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def script(name: str = "make_canary") -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SCRIPT.parent)
+        return importlib.import_module(name)
 
 
 def config() -> dict[str, Any]:
@@ -51,15 +49,15 @@ def test_the_script_writes_these_very_files_and_this_revision() -> None:
     done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert f"revision {canary.REVISION}" in done.stderr
-    assert script().SENTENCE == canary.SENTENCE
+    assert script("canary_parts.tokens").SENTENCE == canary.SENTENCE
 
 
-def test_the_script_sees_a_file_that_is_not_its_own(tmp_path: Path) -> None:
+def test_the_script_sees_a_file_that_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in canary.folder().iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"\0" + (tmp_path / "model.safetensors").read_bytes()[1:])
     module = script()
-    vars(module)["FOLDER"] = tmp_path
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
     assert module.main(["--check"]) == 1
     assert module.main([]) == 0
     assert module.main(["--check"]) == 0
@@ -181,7 +179,7 @@ def test_the_answer_takes_tokens_of_every_shard_of_eight() -> None:
     tokenizer = json.loads((canary.folder() / "tokenizer.json").read_text())
     vocabulary = tokenizer["model"]["vocab"]
     rows = config()["vocab_size"] // 8
-    letters = script().byte_letters()
+    letters = script("canary_parts.tokens").byte_letters()
     assert {vocabulary[letters[byte]] // rows for byte in canary.SENTENCE.encode()} >= set(range(7))
     assert sorted(vocabulary.values()) == list(range(config()["vocab_size"]))
 
