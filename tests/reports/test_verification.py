@@ -162,3 +162,5 @@ def test_as_a_diagnosis_every_failed_attempt_is_a_check_that_found_something() -
         ("step-1", Status.SKIPPED), ("left-behind", Status.PASSED),
     ]  # fmt: skip
     assert [finding.check for finding in diagnosis.findings] == ["attempt-1", "attempt-2"]
+    assert diagnosis.corrected == GOOD
+    assert report.diagnosis(of(SERVED), ()).corrected is None

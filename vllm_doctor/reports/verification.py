@@ -272,11 +272,15 @@ def _heading(text: str, style: Style = Style.STRONG) -> Line:
 
 
 def diagnosis(found: Verification, findings: Sequence[Finding]) -> Diagnosis:
-    """The same as a diagnosis: one check per attempt and per step that was taken, for every format of `run`."""
+    """The same as a diagnosis, for every format of `run`: one check per attempt and per step that was taken.
+
+    A command that serves in place of the given one is the corrected one.
+    """
     owners = {id(f): f"attempt-{n}" for n, a in enumerate(found.attempts, 1) for f in a.findings}
     titles = {(f.cause, f.title): owners[id(f)] for a in reversed(found.attempts) for f in a.findings}
     told = tuple(structs.replace(f, check=titles.get((f.cause, f.title), f.check)) for f in findings)
-    return Diagnosis(snapshot=found.snapshot, findings=told, checks=tuple(_checks(found)))
+    corrected = found.good.command if found.good is not None and not found.ok else None
+    return Diagnosis(snapshot=found.snapshot, findings=told, checks=tuple(_checks(found)), corrected=corrected)
 
 
 def _checks(found: Verification) -> Iterator[CheckResult]:
