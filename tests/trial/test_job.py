@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -268,6 +269,20 @@ def test_a_job_of_another_job_is_not_touched(tmp_path: Path) -> None:
         assert first.stop().nothing
         assert len(living(others)) == 2
         assert second.exit_code() is None
+
+
+def test_the_session_of_a_leader_that_was_reaped_is_known_by_when_it_was_seen() -> None:
+    code = "import os, time\nif not os.fork(): print(os.getpid(), flush=True); time.sleep(60)"
+    argv = [sys.executable, "-I", "-S", "-c", code]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as leader:
+        assert leader.stdout is not None
+        child = int(leader.stdout.readline())
+        leader.wait()
+        seen = ours.now_ticks()
+        long_ago = seen - 60 * os.sysconf("SC_CLK_TCK")
+        assert [p.pid for p in ours.of_job(leader.pid, leader.pid, b"no=marker", seen)] == [child]
+        assert ours.of_job(leader.pid, leader.pid, b"no=marker", long_ago) == []
+        os.kill(child, signal.SIGKILL)
 
 
 def test_no_number_is_signalled_that_another_process_has_by_now() -> None:

@@ -9,6 +9,9 @@ _MAXIMUM_ENVIRONMENT_BYTES = 4 * 2**20
 _STAT_BYTES = 4096
 _COMMAND_BYTES = 4096
 
+# The doctor looks for the leader 4 times a second while it waits, and not at all while it walks for some seconds.
+_SLACK_TICKS = 10 * os.sysconf("SC_CLK_TCK")
+
 _TRACKER = b"multiprocessing.resource_tracker"
 
 
@@ -85,11 +88,14 @@ def of_job(guardian: int, leader: int, marker: bytes, until_ticks: "int | None" 
 
     By parentage (the guardian adopts what its descendants leave behind), by the leader's group and session, and by the
     marker. vLLM's engine core and workers show no marker: the title that they give themselves (setproctitle) is written
-    over their environment. Where the leader may have been reaped, its number may be another session's by now:
-    `until_ticks` is when it was seen last, and a process of that session which is older can only be the job's.
+    over their environment. Where the leader may have been reaped, its number may be another process's by now, and
+    it never is while one of its own session lives: `until_ticks` is when the leader was seen last, and what was started
+    in that session until then or shortly after, while nobody else has the number, is the job's.
     """
     processes = everyone()
     family = below(guardian, processes)
+    heir = processes.get(leader)
+    allowed = 0 if until_ticks is not None and heir is not None and heir.started > until_ticks else _SLACK_TICKS
     strangers = {guardian, os.getpid(), *_ancestors(os.getpid(), processes)}
     mine = [
         process
@@ -97,7 +103,7 @@ def of_job(guardian: int, leader: int, marker: bytes, until_ticks: "int | None" 
         if process.pid not in strangers
         and (
             process.pid in family
-            or (_is_led(process, leader) and (until_ticks is None or process.started <= until_ticks))
+            or (_is_led(process, leader) and (until_ticks is None or process.started <= until_ticks + allowed))
             or carries(process.pid, marker)
         )
     ]
