@@ -100,6 +100,7 @@ def test_the_checks_are_asked_before_the_canary_is_started(cpu: Machine) -> None
     found = verify(wanted(registry=registry.load()), ignored)
     assert not found.ok
     assert found.attempts[0].cause == "broken-install"
+    assert " vllm serve " in found.attempts[0].command
     assert cpu.started == []
 
 

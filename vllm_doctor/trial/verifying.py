@@ -113,7 +113,9 @@ def _collected(wanted: Wanted, words: tuple[str, ...], progress: Progress) -> Sn
 
 def _placed(launch: Launch, snapshot: Snapshot, wanted: Wanted) -> Launch:
     environment = snapshot.environment
-    python = Path(environment.python) if isinstance(environment, Environment) else None
+    python = None
+    if isinstance(environment, Environment) and environment.vllm is not None:
+        python = Path(environment.python)
     return target.placed(launch, python, asked=wanted.request.python is not None)
 
 
