@@ -105,6 +105,14 @@ def test_quiet_is_what_fails_what_serves_and_the_verdict() -> None:
     ]
 
 
+def test_the_end_of_the_log_is_shown_where_nothing_explains_it() -> None:
+    dead = error("engine-dead", "It ended", evidence=("exit code 3",))
+    found = of(attempt(GIVEN, structs.replace(FAILED, findings=(dead,)), dead))
+    assert "The end of its log\n  last\n" in text(found)
+    assert "The end of its log" not in text(of(*MENDED))
+    assert "The end of its log\n  last\n" in text(of(*MENDED), verbose=True)
+
+
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [

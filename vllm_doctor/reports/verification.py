@@ -33,7 +33,10 @@ STAGES = {
     "serve": "while starting the API",
 }
 
-GOOD, BAD, UNSTARTED = Span("✓", Style.GOOD), Span("✗", Style.ERROR), Span("✗", Style.ERROR)
+# Causes that only say that it failed.
+UNEXPLAINED = ("engine-dead", "engine-hang")
+
+GOOD, BAD = Span("✓", Style.GOOD), Span("✗", Style.ERROR)
 
 
 def document(found: Verification, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -119,6 +122,7 @@ def lines(
             yield from finding_lines(finding)
             yield BLANK
     if not quiet:
+        yield from _tail(found, verbose=verbose)
         yield from _memory(found)
     if found.good is not None and not found.canary:
         yield from _known_good(found.good, quiet=quiet)
@@ -198,6 +202,18 @@ def _walked(found: Verification, *, verbose: bool) -> Iterator[Line]:
     yield Line(label=Span("Walked", Style.STRONG), words=(Span(passed),), hang=8)
     if skipped:
         yield Line(label=Span("skipped", Style.MUTED), words=(Span(skipped, Style.MUTED),), hang=8)
+    yield BLANK
+
+
+def _tail(found: Verification, *, verbose: bool) -> Iterator[Line]:
+    """The end of the log of the last attempt that failed: where nothing explains it, or on request."""
+    failed = [attempt for attempt in found.attempts if attempt.outcome is not None and not attempt.serves]
+    outcome = failed[-1].outcome if failed else None
+    if outcome is None or not outcome.tail or not (verbose or failed[-1].cause in UNEXPLAINED):
+        return
+    yield _heading("The end of its log")
+    for row in outcome.tail if verbose else outcome.tail[-8:]:
+        yield Line(words=(Span(words.line(row), Style.MUTED),), hang=2)
     yield BLANK
 
 
