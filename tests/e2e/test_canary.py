@@ -65,7 +65,7 @@ def test_verify_launches_it_proves_every_text_and_leaves_nothing(vllm_python: Pa
 def test_another_parser_leaves_the_call_in_the_text(vllm_python: Path, tmp_path: Path) -> None:
     with served(vllm_python, tmp_path, "--tool-call-parser", "pythonic") as server:
         (found,) = proved(server).findings
-    assert (found.check, found.cause) == ("tools", "tool-parser-wrong")
+    assert (found.check, found.cause) == ("called", "tool-parser-wrong")
 
 
 def test_a_server_that_forgets_a_rotation_is_found(vllm_python: Path, tmp_path: Path) -> None:

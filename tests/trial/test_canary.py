@@ -22,7 +22,7 @@ from vllm_doctor.trial import canary, proof
 from vllm_doctor.trial.canary import CanaryError
 
 SCRIPT = ROOT / "scripts" / "make_canary.py"
-CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+CALL = f"<tool_call>\n{canary.CALL}\n</tool_call>"
 
 
 def script(name: str = "make_canary") -> ModuleType:

@@ -181,17 +181,21 @@ def test_a_call_that_is_not_the_canary_s() -> None:
     assert found.evidence[1] == """came: 'get_weather({"city":"Rome"})'"""
 
 
-def test_a_call_left_in_the_text_is_the_parser_s_fault() -> None:
+@pytest.mark.parametrize(
+    ("city", "check", "cause"),
+    [("Paris", "called", "tool-parser-wrong"), ("Parisssssss", "called", "vllm-bug")],
+    ids=["as it should be", "computed wrong"],
+)
+def test_a_call_left_in_the_text(city: str, check: str, cause: str) -> None:
+    """The parser's fault only where the model wrote it right."""
+
     def handler(asked: Asked) -> bytes:
         body = asked.json()
         text = copier.answer(copier.prompt(body["messages"], body.get("tools"))) or ""
-        # The walk's own question is answered well, so that the proof's is reached.
-        if body.get("tools") and body["max_tokens"] == proof.ANSWER_TOKENS:
-            return chat(text)
-        return canary_like()(asked)
+        return chat(text.replace("Paris", city)) if body.get("tools") else canary_like()(asked)
 
     found = only(proved(handler))
-    assert (found.check, found.cause) == ("called", "tool-parser-wrong")
+    assert (found.check, found.cause) == (check, cause)
 
 
 def test_a_call_that_is_broken_in_a_stream_only() -> None:

@@ -34,6 +34,9 @@ LONG_CHARACTERS = 1600
 SINGERS = canary.MAX_NUM_SEQS - 5
 
 
+Steps = tuple[tuple[str, Callable[[Visit], str]], ...]
+
+
 class Blame(Struct, frozen=True, kw_only=True):
     """What a wrong text would be put down to: the parallel size and attention backend of the launch, and the device."""
 
@@ -60,9 +63,7 @@ def prove(url: str, options: Options, progress: Progress = silent, blame: Blame 
     visit = Visit(url, options, progress)
     judge = Judge(blame or Blame())
     try:
-        # Not its health: how fast a server answers its users cannot be told from its first requests.
-        chatting_steps = tuple((name, step) for name, step in CHATTING if name != "health")
-        walk_steps(visit, (*REACHING, *chatting_steps, *judge.steps()))
+        walk_steps(visit, judge.among((*REACHING, *CHATTING)))
     finally:
         visit.session.close()
     return connection(visit)
@@ -101,17 +102,19 @@ class Judge:
     def __init__(self, blame: Blame) -> None:
         self.blame = blame
 
-    def steps(self) -> tuple[tuple[str, Callable[[Visit], str]], ...]:
-        """The steps of the proof."""
-        return (
+    def among(self, walked: Steps) -> Steps:
+        """The steps of a walk and of the proof: texts before tools, where wrong numbers look like a wrong parser."""
+        # Not its health: how fast a server answers its users cannot be told from its first requests.
+        others = tuple((name, step) for name, step in walked if name != "health")
+        tools = [name for name, _ in others].index("tools")
+        texts = (
             ("sentence", self.sentence),
             ("cached", self.cached),
             ("streamed", self.streamed),
             ("long-prompt", self.long_prompt),
             ("called", self.called),
-            ("streamed-call", self.streamed_call),
-            ("batch", self.batch),
         )
+        return (*others[:tools], *texts, *others[tools:], ("streamed-call", self.streamed_call), ("batch", self.batch))
 
     def sentence(self, visit: Visit) -> str:
         """The sentence, greedily decoded."""
@@ -179,10 +182,11 @@ class Judge:
             raise Broken(explain(visit, reply, {"model": visit.model, **question.body()}))
         message = chatting.message_of(reply) or {}
         calls = _listed(message.get("tool_calls"))
-        unread = calling.judge(visit, reply, question.body()) if question.tools and not calls else None
-        if unread is not None:
-            raise Broken(unread)
-        self._compare(question, _call_text(calls) if calls else text_of(message.get("content")), when)
+        content = text_of(message.get("content"))
+        if question.tools and not calls and canary.CALL in content:
+            unread = calling.judge(visit, reply, question.body())
+            raise Broken(unread if unread is not None else wrong_text(question.expected, content, when, self.blame))
+        self._compare(question, _call_text(calls) if calls else content, when)
 
     def _compare(self, question: Question, came: str, when: str) -> None:
         if came != question.expected:

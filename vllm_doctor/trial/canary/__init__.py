@@ -31,6 +31,9 @@ SENTENCE = (
 TOOL_CALL: tuple[str, Mapping[str, Any]] = ("get_weather", {"city": "Paris"})
 """The answer to any chat with `tools()`: the function's name and the arguments."""
 
+CALL = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+"""The same as the model writes it, between `<tool_call>` and `</tool_call>`: what a wrong parser leaves in the text."""
+
 MAX_MODEL_LEN = 2048
 MAX_NUM_SEQS = 16
 PARALLEL = (1, 2, 4, 8)
