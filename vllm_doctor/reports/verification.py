@@ -17,21 +17,10 @@ from vllm_doctor.reports.layout import BLANK, Line, Span, Style
 from vllm_doctor.trial import known_good
 from vllm_doctor.trial.attempts import Attempt
 from vllm_doctor.trial.reported import GIB
-from vllm_doctor.trial.trial import Outcome
+from vllm_doctor.trial.trial import WHILE, Outcome
 from vllm_doctor.trial.verification import Verification, is_clean
 
 SCHEMA = "vllm-doctor/verification/1"
-
-# How a start broke off, by its stage.
-STAGES = {
-    "import": "while importing vLLM",
-    "init": "while setting the engine up",
-    "load": "while loading the weights",
-    "profile": "in the profile run",
-    "kv": "while allocating the KV cache",
-    "capture": "while capturing graphs",
-    "serve": "while starting the API",
-}
 
 # Causes that only say that it failed.
 UNEXPLAINED = ("engine-dead", "engine-hang")
@@ -179,7 +168,7 @@ def how(attempt: Attempt) -> str:
     if outcome is None:
         return "not started: the checks are certain that it fails"
     if outcome.ready_seconds is None:
-        stage = STAGES.get(outcome.stage or "", "")
+        stage = WHILE.get(outcome.stage or "", "")
         ended = "stopped" if outcome.exit_code is None else f"ended with exit code {outcome.exit_code}"
         return f"{ended} {stage} after {outcome.seconds:.0f} s".replace("  ", " ")
     if attempt.serves:

@@ -26,6 +26,17 @@ Walk = Callable[[str, str | None, Callable[[str, str], None]], "Connection"]
 LAST_WORDS_SECONDS = 8.0
 TAIL_LINES = 20
 
+# How a start broke off, by its stage.
+WHILE = {
+    "import": "while importing vLLM",
+    "init": "while setting the engine up",
+    "load": "while loading the weights",
+    "profile": "in the profile run",
+    "kv": "while allocating the KV cache",
+    "capture": "while capturing graphs",
+    "serve": "while starting the API",
+}
+
 # What a server tells its clients, and does not end of.
 TOLD_TO_CLIENTS = frozenset(
     {
@@ -153,8 +164,8 @@ def _is_harmless(finding: Finding) -> bool:
 def _unexplained(broken: NotReady, tail: tuple[str, ...]) -> Finding:
     """A start that ended, or went on for ever, and whose log names no cause."""
     if broken.reason == "exited":
-        return _ended(f"ended at the stage {broken.stage!r}", broken.exit_code, tail)
-    title = f"The server did not come further than the stage {broken.stage!r} within the {broken.reason}"
+        return _ended(f"ended {WHILE.get(broken.stage, '')}", broken.exit_code, tail)
+    title = f"The server was not ready within the {broken.reason}: it was stopped {WHILE.get(broken.stage, '')}"
     fix = Fix(title="Give it more time with --limit SECONDS, if the weights are large or are downloaded first")
     found = error("engine-hang", title, evidence=_last_line(tail) or ("it has written nothing",), fixes=(fix,))
     return structs.replace(found, confidence=Confidence.LIKELY)
