@@ -3,6 +3,7 @@
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,9 @@ START_SECONDS = 60.0
 
 # SIGTERM's 15 s, SIGKILL's 10, the resource trackers' 2, and some for the rest.
 STOP_SECONDS = 40.0
+
+# An init that takes exit codes does so at once; in a container without one they stay, and are told of.
+ADOPTION_SECONDS = 2.0
 
 
 def start(argv: Sequence[str], *, environment: Mapping[str, str], folder: Path | None, port: int) -> "Job":
@@ -143,13 +147,24 @@ class Job:
             report = leftovers.take_down(self._members, self._before.segments)
         else:
             report = leftovers.Report.read(down)
-        # The first process is the guardian's to take last, so that its number stays its own until here.
-        remaining = [each for each in self._members() if each.pid != self.pid or not each.ended]
+        remaining = self._remaining()
         self._guard.say(b"bye")
         self._guard.close()
         if self._made:
             folders.remove(self.folder)
         return leftovers.examine(self._before, report, remaining, self.folder)
+
+    def _remaining(self) -> list[ours.Process]:
+        """What is still there; the first process is the guardian's to take last, so that its number stays its own.
+
+        Orphans whose guardian is gone are init's to take, which it does within a moment.
+        """
+        end = time.monotonic() + ADOPTION_SECONDS
+        while True:
+            found = [each for each in self._members() if not each.ended or each.pid != self.pid]
+            if not found or time.monotonic() > end:
+                return found
+            time.sleep(0.05)
 
     def _members(self) -> list[ours.Process]:
         self._leader_lives()

@@ -96,18 +96,21 @@ def take_down(members: Callable[[], list[ours.Process]], segments: Segments) -> 
 def examine(was: Before, report: Report, remaining: Sequence[ours.Process], folder: str) -> LeftBehind:
     """Look at everything that a server leaves."""
     living = [process for process in remaining if not process.ended]
+    zombies = len(remaining) - len(living)
     port_open = bool(_listening(was.port) - was.listening)
     gpu_bytes = gpu_memory.left(was.gpus)
     sockets = tuple(folders.sockets(folder))
     return LeftBehind(
         processes=len(living),
-        zombies=len(remaining) - len(living),
+        zombies=zombies,
         port_open=port_open,
         gpu_bytes=gpu_bytes,
         shared_memory=report.in_use,
         sockets=sockets,
         folder=Path(folder).exists(),
-        what=tuple(_lines(was, report, living, port_open=port_open, gpu_bytes=gpu_bytes, folder=folder)),
+        what=tuple(
+            _lines(was, report, living, zombies=zombies, port_open=port_open, gpu_bytes=gpu_bytes, folder=folder)
+        ),
     )
 
 
@@ -116,11 +119,14 @@ def _lines(
     report: Report,
     living: Sequence[ours.Process],
     *,
+    zombies: int,
     port_open: bool,
     gpu_bytes: int | None,
     folder: str,
 ) -> list[str]:
     lines = [f"process {p.pid} ({p.name}, state {p.state}) does not end" for p in living]
+    if zombies:
+        lines.append(f"{zombies} ended, and init has not taken their exit codes: they hold nothing but their numbers")
     if report.killed:
         lines.append(
             "1 process did not end by itself and was killed"
