@@ -69,7 +69,7 @@ def cache_of(spec: Any) -> tuple[Any, ...]:
 
 def built(folder: str, tp: int, pp: int, stage: int) -> tuple[int, int, list[list[Any]], list[str]]:
     """Derived length, bytes of a stage's parameters on one rank, and the caches of its layers."""
-    import torch  # type: ignore[import-not-found]
+    import torch
     from vllm.config import set_current_vllm_config  # type: ignore[import-not-found]
     from vllm.distributed import parallel_state
     from vllm.engine.arg_utils import EngineArgs  # type: ignore[import-not-found]

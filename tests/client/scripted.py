@@ -68,12 +68,14 @@ vllm:kv_cache_usage_perc{engine="0"} 0.2
 class Scripted:
     """Answers like a healthy vLLM on a port of its own; `handlers` (path -> handler) replace single answers."""
 
-    def __init__(self, handlers: dict[str, Handler] | None = None, *, models: tuple[str, ...] = ("tiny",)) -> None:
+    def __init__(
+        self, handlers: dict[str, Handler] | None = None, *, models: tuple[str, ...] = ("tiny",), port: int = 0
+    ) -> None:
         self.handlers = handlers or {}
         self.models = models
         self.asked: list[Asked] = []
         self._ended = threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", port))
         self.port = int(self._socket.getsockname()[1])
         self._thread = threading.Thread(target=self._accept, daemon=True)
 

@@ -61,6 +61,22 @@ def test_steps_are_shown_and_then_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert output.endswith("\x1b[2A\r\x1b[J")
 
 
+def test_a_step_that_goes_on_says_how_far_it_is_and_keeps_its_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    with show(terminal.stream) as progress:
+        progress("load", "started")
+        time.sleep(0.25)
+        progress("load", "started 3/17")
+        time.sleep(0.25)
+        progress("load", "done")
+        time.sleep(0.15)
+    output = terminal.close()
+    assert re.search(r"[^ ] load 3/17 0\.[3-9] s", output)
+    assert re.search(r"✓ load 0\.[5-9] s", output)
+
+
 def test_a_step_that_raises_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")

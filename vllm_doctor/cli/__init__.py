@@ -17,6 +17,7 @@ COMMANDS = {
     "snapshot": ("vllm_doctor.cli.snapshot", "Write the collected facts, redacted, to one file."),
     "checks": ("vllm_doctor.cli.checks", "The catalogue of checks, or one check's page."),
     "connect": ("vllm_doctor.cli.connect", "What a client meets at a URL, step by step: name, port, key, chat, tools."),
+    "verify": ("vllm_doctor.cli.verify", "Launch, prove that it serves, take it down: your command, or the canary."),
     "releases": ("vllm_doctor.cli.releases", "What is known of the releases of vLLM; what changes between two."),
     "explain": ("vllm_doctor.cli.explain", "The root cause out of a log or an HTTP error; or the page of a cause."),
 }
@@ -70,11 +71,12 @@ def group() -> None:
     """The doctor for vLLM deployments.
 
     Names the root cause of what is wrong or will go wrong, shows the evidence and gives the fix. It
-    changes nothing.
+    changes nothing; only verify starts a server, and takes it down again.
 
     \b
     vllm-doctor run                                what is here, and what is wrong with it
     vllm-doctor run -- vllm serve MODEL [FLAGS]    the same for a launch, before you launch
+    vllm-doctor verify -- vllm serve MODEL [FLAGS] launch it, prove that it serves, take it down
     vllm-doctor explain CAUSE                      what a cause means, and what helps
     """
 

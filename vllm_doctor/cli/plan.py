@@ -16,6 +16,7 @@ from vllm_doctor.facts import Gpu, Gpus, Launch, Model, Unknown
 if TYPE_CHECKING:
     from vllm_doctor.memory.advice import Advice
     from vllm_doctor.memory.facts import Device, Release
+    from vllm_doctor.memory.measured import Measured
     from vllm_doctor.memory.planning import Config, Planned
 
 PLAIN_WIDTH = 100
@@ -27,6 +28,12 @@ HUB_TIMEOUT_SECONDS = 10.0
 @click.option("--gpu", metavar="NAME[:COUNT]", help="Plan for this GPU, as in 'H100 80GB:2' [the GPUs of this host].")
 @click.option("--all-gpus", is_flag=True, help="Which GPUs would do, and how many of each.")
 @click.option("--vllm", "version", metavar="VERSION", help="Plan for this release [0.33.0, the newest that was read].")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take what this host measured (`vllm-doctor verify --calibrate`).",
+)
 @click.option("--format", "format_name", type=click.Choice(("text", "json")), default="text", help="How to report.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan to a file.")
 @click.option("--fail-on", type=click.Choice(("error", "warning", "never")), default="error", help="Exit code 1 when.")
@@ -37,6 +44,7 @@ def command(
     gpu: str | None,
     all_gpus: bool,
     version: str | None,
+    calibration: Path | None,
     format_name: str,
     output: Path | None,
     fail_on: str,
@@ -56,7 +64,7 @@ def command(
     from vllm_doctor.memory.planning import of_launch
 
     device, gpus = _device(gpu, launch)
-    planned = of_launch(launch, config, device, release, gpus)
+    planned = of_launch(launch, config, device, release, gpus, _measured(calibration, launch, device, release))
     advice = planned.advice()
     text = _json(planned, advice) if format_name == "json" else _text(planned, advice)
     _write(text, output)
@@ -136,6 +144,14 @@ def _model(name: str, launch: Launch, *, offline: bool) -> Model:
     )
     answer = asking.result(HUB_TIMEOUT_SECONDS)
     return found if isinstance(answer, Unknown) else redact.clean(answer)
+
+
+def _measured(path: Path | None, launch: Launch, device: "Device", release: "Release | None") -> "Measured | None":
+    if path is None:
+        return None
+    from vllm_doctor.trial import calibration
+
+    return calibration.read(path).measured(launch.model or "", device, release)
 
 
 def _device(gpu: str | None, launch: Launch) -> "tuple[Device, tuple[Gpu, ...]]":

@@ -27,9 +27,12 @@ class Arguments(Struct, frozen=True):
     secrets: tuple[str, ...]
 
 
-def read(given: Sequence[str], source: str = "command") -> Arguments:
-    """Read flags and positional words; a positional word is the model unless the form says otherwise."""
-    reader = _Reader(list(given), source)
+def read(given: Sequence[str], source: str = "command", *, mask: bool = True) -> Arguments:
+    """Read flags and positional words; a positional word is the model unless the form says otherwise.
+
+    Without `mask` the secrets stay in clear: for whoever starts the command, never for what is printed.
+    """
+    reader = _Reader(list(given), source, mask=mask)
     reader.read()
     return Arguments(tuple(reader.flags), tuple(reader.words), tuple(reader.problems), tuple(reader.secrets))
 
@@ -77,9 +80,10 @@ def takes(name: str) -> Arity:
 
 
 class _Reader:
-    def __init__(self, given: list[str], source: str) -> None:
+    def __init__(self, given: list[str], source: str, *, mask: bool) -> None:
         self.given = given
         self.source = source
+        self.mask = mask
         self.at = 0
         self.flags: list[FlagUse] = []
         self.words: list[str] = []
@@ -91,14 +95,17 @@ class _Reader:
             word = self.given[self.at]
             self.at += 1
             if word == "--":
-                self.words.extend(redact.text(w) for w in self.given[self.at :])
+                self.words.extend(self._shown(w) for w in self.given[self.at :])
                 return
             if not is_option(word):
-                self.words.append(redact.text(word))
+                self.words.append(self._shown(word))
             elif level := _LEVEL.match(word):
                 self._level(word, level["level"])
             else:
                 self._option(word)
+
+    def _shown(self, word: str) -> str:
+        return redact.text(word) if self.mask else word
 
     def _level(self, word: str, level: str | None) -> None:
         if level is not None and level.startswith("."):
@@ -149,6 +156,9 @@ class _Reader:
         return word != "--" and not is_option(word)
 
     def _keep(self, name: str, spelled: str, values: tuple[str, ...]) -> None:
+        if not self.mask:
+            self.flags.append(FlagUse(name=name, spelled=spelled, values=values, source=self.source))
+            return
         if redact.is_secret_name(name.lstrip("-")):
             self.secrets.extend(v for v in values if v and v != redact.MASK)
             values = tuple(redact.MASK for _ in values)

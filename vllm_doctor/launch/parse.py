@@ -18,6 +18,7 @@ from vllm_doctor.launch.program import (
     Program,
     Shell,
     assignments,
+    joined,
     locate,
     module,
     taken_away,
@@ -269,4 +270,4 @@ def _masked_variables(variables: dict[str, str]) -> dict[str, str]:
 
 def _given(words: Sequence[str], secrets: Sequence[str]) -> str:
     hidden = set(secrets)
-    return shlex.join(redact.text(_without(word, hidden)) for word in words)
+    return joined([redact.text(_without(word, hidden)) for word in words])

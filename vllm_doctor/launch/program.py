@@ -1,6 +1,7 @@
 """Where the program stands among the words: wrappers before it, its form, and where its own words begin."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -107,6 +108,15 @@ def _command_word(words: Sequence[str], start: int) -> int:
 def assignments(prefix: Sequence[str]) -> dict[str, str]:
     """The variables that the words before the program set, the last one winning."""
     return {match[1]: match[2] for word in prefix if (match := ASSIGNMENT.match(word))}
+
+
+def joined(words: Sequence[str]) -> str:
+    """The words as one line that a shell reads back; of an assignment the value alone is quoted, or it is none."""
+    at = 0
+    while at < len(words) and ASSIGNMENT.match(words[at]):
+        at += 1
+    head = [f"{name}={shlex.quote(value)}" for name, _, value in (word.partition("=") for word in words[:at])]
+    return " ".join([*head, *map(shlex.quote, words[at:])])
 
 
 def taken_away(prefix: Sequence[str]) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ import shlex
 from vllm_doctor.facts import FlagUse, Launch
 from vllm_doctor.launch.arguments import BOOLEANS, is_option, takes
 from vllm_doctor.launch.arity import Arity
+from vllm_doctor.launch.program import joined
 
 
 def command_line(launch: Launch) -> str:
     """The launch as one line of shell, quoted; flags of a `--config` file stay in the file."""
-    return shlex.join(argv(launch))
+    return joined(argv(launch))
 
 
 def argv(launch: Launch) -> tuple[str, ...]:
@@ -19,7 +20,7 @@ def argv(launch: Launch) -> tuple[str, ...]:
         run = [*launch.prefix, launch.docker.program, "run", *launch.docker.options, launch.docker.image]
         return (*run, *launch.shell, shlex.join(own)) if launch.shell else (*run, *own)
     words = [*launch.prefix, *own]
-    return (*launch.shell, shlex.join(words)) if launch.shell else tuple(words)
+    return (*launch.shell, joined(words)) if launch.shell else tuple(words)
 
 
 def _arguments(launch: Launch) -> list[str]:

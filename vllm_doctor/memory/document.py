@@ -48,6 +48,7 @@ def document(plan: Plan, model: str, given: str, corrected: str | None) -> dict[
             "kv_cache_bytes": _band(plan.kv_cache),
         },
         "approximations": list(plan.approximations),
+        "calibrated": plan.measured.told if plan.measured is not None else None,
     }
 
 

@@ -16,6 +16,7 @@ from vllm_doctor.memory.estimate import Estimate
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, Weights
 from vllm_doctor.memory.families.pooling import without_words
 from vllm_doctor.memory.kv_cache import KvLayout, kv_layout
+from vllm_doctor.memory.measured import Measured, mended, shape_of
 from vllm_doctor.memory.weights import weights as weigh
 
 # The share of the weights by which a repacked or approximated checkpoint may differ (kernels' padding, Marlin).
@@ -50,10 +51,11 @@ class Certainty(str, Enum):
 
 
 class Extras(Facts, frozen=True):
-    """What is at hand beside the config: the checkpoint's files, and the config of a speculative model."""
+    """What is at hand beside the config: the files, a speculative model's config, what a start measured."""
 
     weight_files: Sequence[WeightFile] = ()
     draft: Architecture | None = None
+    measured: Measured | None = None
 
 
 NO_EXTRAS = Extras()
@@ -73,7 +75,7 @@ class Plan(Facts, frozen=True):
     `kv_cache` is what is left for the cache. `margin_bytes`: by how much the verdict holds (positive) or fails.
     `tokens` and `max_concurrency` are what vLLM would log; they and `blocks` are 0 where it does not come that far.
     `largest_max_model_len` is the longest that would start, `safe_max_model_len` the longest that starts for certain.
-    `exact`: no estimate moved a number of the KV cache.
+    `exact`: no estimate moved a number of the KV cache. `measured` is the start that mended the estimates, if one did.
     """
 
     verdict: Verdict
@@ -102,6 +104,7 @@ class Plan(Facts, frozen=True):
     exact: bool
     pessimistic: Verdict = Verdict.FITS
     approximations: tuple[str, ...] = ()
+    measured: Measured | None = None
 
     @property
     def fits(self) -> bool:
@@ -154,6 +157,12 @@ class _Planner:
         self.graphs = cudagraph.budgeted(architecture, settings, self.defaults, release)
         self.captured = cudagraph.captured(architecture, self.defaults, release)
         self.other = overhead.non_torch(settings, device, release)
+        self.measured = extras.measured
+        if self.measured is not None and self.measured.shape == shape_of(settings, self.defaults):
+            terms = (self.activation, self.graphs, self.other)
+            self.activation, self.graphs, self.other = mended(self.measured, terms)
+        else:
+            self.measured = None
         self.auto = settings.max_model_len == -1
 
     def plan(self) -> Plan:
@@ -193,6 +202,7 @@ class _Planner:
             exact=self.settings.kv_cache_memory_bytes is not None and self.weights.exact,
             pessimistic=pessimistic.verdict,
             approximations=self.weights.approximations,
+            measured=self.measured,
         )
 
     def _layout(self) -> KvLayout:

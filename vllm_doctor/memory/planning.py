@@ -14,6 +14,7 @@ from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.budget import device_of_gpus
 from vllm_doctor.memory.drafting import draft_of
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, release_numbers
+from vllm_doctor.memory.measured import Measured
 from vllm_doctor.memory.plan import NO_EXTRAS, Extras, Plan, plan
 from vllm_doctor.memory.settings import read_settings
 from vllm_doctor.snapshot import Snapshot
@@ -133,7 +134,12 @@ def config_of(name: str, model: Model | Unknown | None) -> Config | Unknown:
 
 
 def of_launch(
-    launch: Launch, config: Config, device: Device, release: Release | None, gpus: tuple[Gpu, ...] = ()
+    launch: Launch,
+    config: Config,
+    device: Device,
+    release: Release | None,
+    gpus: tuple[Gpu, ...] = (),
+    measured: Measured | None = None,
 ) -> Planned:
     """Plan the launch; raises DoctorError where its config or a setting makes no sense."""
     name = launch.model or ""
@@ -141,7 +147,8 @@ def of_launch(
         raise DoctorError("--hf-overrides changes the config, and is not read", "plan the model without it")
     architecture = read_architecture(config.text)
     settings = read_settings(launch)
-    extras = Extras(weight_files=config.weight_files, draft=_draft(settings, architecture, config))
+    draft = _draft(settings, architecture, config)
+    extras = Extras(weight_files=config.weight_files, draft=draft, measured=measured)
     return Planned(
         plan=plan(architecture, settings, device, release, extras),
         extras=extras,

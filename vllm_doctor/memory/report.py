@@ -99,6 +99,8 @@ def _notes(planned: Planned, width: int) -> Iterator[str]:
     if native and asked and asked > native:
         yield ""
         yield from _wrapped(f"The model's own config allows {native:,} tokens: vLLM refuses {asked:,}.", width)
+    if planned.plan.measured is not None:
+        yield from _wrapped(f"{planned.plan.measured.told[0].upper()}{planned.plan.measured.told[1:]}.", width)
     for text in planned.plan.approximations:
         yield from _wrapped(f"Approximate: {text}", width)
     entry = planned.config.entry

@@ -88,7 +88,7 @@ def lines(
     """The report: the steps of each URL, the findings, the verdict; quiet: errors and the verdict."""
     if not quiet:
         for one in connections:
-            yield from _walked(one)
+            yield from walked(one)
         if watched is not None:
             yield Line(words=(Span("Watched  ", Style.MUTED), Span(watched[0])))
             yield BLANK
@@ -99,7 +99,8 @@ def lines(
     yield _verdict(connections, findings)
 
 
-def _walked(one: Connection) -> Iterator[Line]:
+def walked(one: Connection) -> Iterator[Line]:
+    """The steps of one URL, a line each."""
     yield Line(words=(Span(words.line(one.url), Style.STRONG),))
     mild = {f.check for f in one.findings} - {f.check for f in one.findings if f.severity is Severity.ERROR}
     after = tuple(step for step in one.steps if step.status == "skipped" and step.detail.startswith("the step "))

@@ -30,6 +30,7 @@ class _Step(Struct):
     started: float
     state: str = STARTED
     seconds: float = 0.0
+    detail: str = ""
 
 
 class Live:
@@ -65,13 +66,18 @@ class Live:
                 self._erase()
 
     def progress(self, name: str, state: str) -> None:
-        """Tell that a step started, or what became of it ("done", "unknown", "failed", or any word)."""
+        """Tell that a step started, or what became of it ("done", "unknown", "failed", or any word).
+
+        "started 3/17" says how far a step is that goes on.
+        """
+        word, _, detail = state.partition(" ")
         with self._lock:
             now = time.monotonic()
-            if state == STARTED or name not in self._steps:
+            if name not in self._steps or (state == STARTED and self._steps[name].state != STARTED):
                 self._steps[name] = _Step(name, now)
             step = self._steps[name]
-            step.state, step.seconds = state, now - step.started
+            step.state, step.seconds = (word if word == STARTED else state), now - step.started
+            step.detail = detail if word == STARTED else ""
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -106,7 +112,8 @@ class Live:
         else:
             sign, colour = SIGNS.get(step.state, ("-", "0"))
             seconds = step.seconds
-        return self._coloured(sign, colour) + f" {step.name} {seconds:.1f} s"[: max(1, columns - 2)]
+        name = f"{step.name} {step.detail}" if step.detail else step.name
+        return self._coloured(sign, colour) + f" {name} {seconds:.1f} s"[: max(1, columns - 2)]
 
     def _coloured(self, sign: str, colour: str) -> str:
         sign = encodable(sign, self._stream.encoding or "ascii")
