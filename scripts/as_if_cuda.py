@@ -59,7 +59,7 @@ def replace_modules() -> None:
 
 def answer_for_torch() -> None:
     """torch.cuda's questions, answered as on an H100."""
-    import torch  # type: ignore[import-not-found]
+    import torch
 
     properties = types.SimpleNamespace(
         major=CAPABILITY[0],

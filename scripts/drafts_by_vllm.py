@@ -17,7 +17,7 @@ from built_by_vllm import cache_of, groups, register
 
 def drafted(target: str, speculative: dict[str, Any], tp: int) -> dict[str, Any]:
     """Bytes of the draft's parameters on one rank, those of its embedding and its heads, and its layers' caches."""
-    import torch  # type: ignore[import-not-found]
+    import torch
     from vllm.config import set_current_vllm_config  # type: ignore[import-not-found]
     from vllm.distributed import parallel_state  # type: ignore[import-not-found]
     from vllm.engine.arg_utils import EngineArgs  # type: ignore[import-not-found]
