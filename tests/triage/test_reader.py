@@ -39,7 +39,8 @@ def test_prefixes_and_escapes_are_stripped(raw: str, process: str, text: str) ->
         ("INFO:     10.0.0.1:1 - x", True),
         ("DEBUG 09-04 17:38:34 launcher.py:64] x", True),
         ("NCCL INFO NET/IB : No device found.", True),
-        ("WARNING 01-20 13:03:50 [a.py:1] x", False),
+        ("WARNING 01-20 13:03:50 [a.py:1] x", True),
+        ("ERROR 01-20 13:03:50 [a.py:1] x", False),
         ("RuntimeError: INFO is no level here", False),
     ],
 )

@@ -40,7 +40,8 @@ _PREFIXES = re.compile(
     r"|- (?=[A-Z]{4,8} - )"
     r")\s{0,2}"
 )
-_QUIET = frozenset({"INFO", "DEBUG", "TRACE"})
+# vLLM warns of what it goes on with; a message that ends something although it is a warning says so in its signature.
+_QUIET = frozenset({"INFO", "DEBUG", "TRACE", "WARNING", "WARN"})
 
 # NCCL tells of every network it does not find at this level.
 _NCCL_INFORMATION = "NCCL INFO"
@@ -51,7 +52,7 @@ _UNICODE_ESCAPES = {"\\u0027": "'", "\\u0022": '"', "\\u003c": "<", "\\u003e": "
 
 
 class CleanLine(Struct, frozen=True):
-    """What a line says: `process` as vLLM names it ("" where the line does not tell), `quiet` for INFO and below."""
+    """What a line says: `process` as vLLM names it ("" where the line does not tell), `quiet` for WARNING and below."""
 
     process: str
     quiet: bool

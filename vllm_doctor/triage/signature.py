@@ -58,7 +58,7 @@ class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     literal of four characters or more outside brackets (the prefilter looks for it). `stages` limits the match to
     stages of the start. `by_stage` gives another cause for a stage. `unless` is an expression that the line must not
     match. `needs` and `not_with` name signatures that must, or must not, have matched anywhere in the text. `outranks`
-    names causes and signatures that this one explains away. `quiet_levels` takes part of INFO and DEBUG lines too.
+    names causes and signatures that this one explains away. `quiet_levels` takes part of lines up to WARNING too.
     `when` is a condition of `conditions.py` on the captures. `bare_title` is the title where a hole of the other has no
     value. `releases` and `source` say where the wording is from. `match` and `miss` are its test lines.
     """
