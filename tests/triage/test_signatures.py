@@ -10,6 +10,8 @@ from vllm_doctor.triage.matcher import Match, Matcher
 from vllm_doctor.triage.ranking import rank
 from vllm_doctor.triage.signature import Role, Signature, book
 
+SMALL_NAMES = frozenset({"bfloat16", "docker", "flashinfer", "torch", "torchvision", "transformers"})
+
 NAMING = [s for s in book().values() if s.role not in (Role.MARKER, Role.FACT)]
 
 
@@ -85,3 +87,12 @@ def test_a_title_with_holes_has_a_bare_one(signature: Signature) -> None:
     holes = set(re.findall(r"\{(\w+)\}", signature.title)) - {"name_of", "when_of"}
     assert bool(holes) == bool(signature.bare_title)
     assert "{" not in signature.bare_title
+
+
+@pytest.mark.parametrize("signature", book().values(), ids=lambda signature: signature.id)
+def test_titles_are_sentences_without_a_stop(signature: Signature) -> None:
+    """A capital first, unless a title begins with a value or with a name that is written small."""
+    for title in (signature.title, signature.bare_title, *(fix.title for fix in signature.fix)):
+        first = title.split(" ")[0]
+        assert not first.isalpha() or not first.islower() or first in SMALL_NAMES, title
+        assert title[-1:] not in (".", ":", ";", ",")
