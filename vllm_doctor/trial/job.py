@@ -142,6 +142,8 @@ class Job:
         down = self._guard.await_any(b"down", b"failed", seconds=STOP_SECONDS)
         self.output.finish()
         if down is None:
+            # With the guardian the server gets its signal, and what it held can be seen no more.
+            self._before.segments.note([each.pid for each in self._members()])
             self._guard.process.kill()
             self._guard.lost = True
             report = leftovers.take_down(self._members, self._before.segments)

@@ -112,6 +112,8 @@ class Output:
     def _take(self, block: bytes) -> None:
         self._place += len(block)
         self._matcher.feed(block)
+        # A stage is told as soon as its line is there: no message of several lines marks one.
+        self._matcher.look_at_rest()
         self._head += block[: HEAD_BYTES - len(self._head)]
         self._tail += block
         if len(self._tail) > TAIL_BYTES:
