@@ -153,3 +153,10 @@ def test_telling_lines_carry_their_numbers(blocks: list[bytes]) -> None:
     for block in [*blocks, b"\nmade.StrangeError: q"]:
         telling.feed(block)
     assert telling.lines()[-1][0] == text.count(b"\n") + 1
+
+
+def test_a_variable_that_is_not_known_explains_no_dead_engine() -> None:
+    warned = "WARNING 11-22 17:38:37 [envs.py:100] Unknown vLLM environment variable detected: VLLM_FOO\n"
+    died = "(APIServer pid=1) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.\n"
+    assert [each.finding.cause for each in explain_text(warned).findings] == ["bad-env-var"]
+    assert [each.finding.cause for each in explain_text(warned + died).findings] == ["engine-dead"]
