@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import LaunchSettings
+from vllm_doctor.memory.families.towers.vits import feature_layers
 from vllm_doctor.memory.kv_cache import kv_layout
 from vllm_doctor.memory.weights import weights
 
@@ -146,3 +148,9 @@ def test_any_key_may_be_missing(name: str, data: st.DataObject) -> None:
         planned(json.dumps(config))
     except DoctorError as error:
         assert "\n" not in str(error)
+
+
+def test_a_feature_layer_before_the_first_is_refused() -> None:
+    config = Config({"vision_feature_layer": -562})
+    with pytest.raises(ConfigError, match="before the first of 24 layers"):
+        feature_layers(config, Config({"num_hidden_layers": 24}))

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import Config
+from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Split
 from vllm_doctor.memory.families.encoder_decoder import audio_encoder, audio_layer
 from vllm_doctor.memory.families.parts import Tensors, linear
@@ -40,7 +40,10 @@ def feature_layers(whole: Config, vision: Config, *keys: str, default: int = -2)
         if isinstance(value, list) and all(isinstance(v, int) for v in value) and value:
             chosen = value
             break
-    return min(layers, max(layers + c + 1 if c < 0 else c for c in chosen))
+    built = max(layers + c + 1 if c < 0 else c for c in chosen)
+    if built < 0:
+        raise ConfigError(f"vision_feature_layer {chosen} lies before the first of {layers} layers")
+    return min(layers, built)
 
 
 def siglip(
