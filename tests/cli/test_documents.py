@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.calling import HEALTHY, doctor
+from tests.cli.calling import HEALTHY, MOVING_CHECKS, doctor
 
 WRONG = (
     "--",
@@ -77,14 +77,11 @@ def test_a_snapshot_of_this_host_is_diagnosed_like_the_host(tmp_path: Path) -> N
     here = json.loads(doctor("run", "--format", "json").stdout)
     there = json.loads(doctor("run", "--snapshot", path, "--format", "json").stdout)
 
-    # A server of another test may come and go between the two.
-    moving = ("servers-running", "server-answer", "server-health")
-
     def said(report: dict) -> list[tuple[str, str, str]]:  # type: ignore[type-arg]
-        return [(f["cause"], f["check"], f["severity"]) for f in report["findings"] if f["check"] not in moving]
+        return [(f["cause"], f["check"], f["severity"]) for f in report["findings"] if f["check"] not in MOVING_CHECKS]
 
     def statuses(report: dict) -> list[tuple[str, str]]:  # type: ignore[type-arg]
-        return [(c["id"], c["status"]) for c in report["checks"] if c["id"] not in moving]
+        return [(c["id"], c["status"]) for c in report["checks"] if c["id"] not in MOVING_CHECKS]
 
     assert said(there) == said(here)
     assert statuses(there) == statuses(here)

@@ -10,10 +10,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.cli.calling import doctor
+from tests.cli.calling import MOVING_CHECKS, doctor
 from tests.e2e.serving import short_folder
 
 pytestmark = pytest.mark.real_vllm
@@ -72,19 +73,29 @@ def test_the_running_server_is_found_and_its_port_is_taken(server: int, vllm_pyt
     assert f"--port {server}" not in corrected
 
 
+def found_of(port: int, report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Its findings but those of servers of other tests."""
+    return [
+        finding
+        for finding in report["findings"]
+        if finding["severity"] != "info"
+        and (finding["check"] not in MOVING_CHECKS or f":{port}" in f"{finding['title']} {finding['evidence']}")
+    ]
+
+
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
 def test_its_answers_are_read_and_bring_no_finding(server: int, vllm_python: Path, path: str) -> None:
     done = doctor("run", "--python", vllm_python, "--url", f"http://127.0.0.1:{server}{path}", "--format", "json")
     report = json.loads(done.stdout)
-    assert [f for f in report["findings"] if f["severity"] != "info"] == []
+    assert found_of(server, report) == []
 
 
 def test_it_is_asked_without_a_url(server: int, vllm_python: Path) -> None:
     done = doctor("run", "--python", vllm_python, "--format", "json")
     report = json.loads(done.stdout)
-    assert [f for f in report["findings"] if f["severity"] != "info"] == []
+    assert found_of(server, report) == []
     statuses = {c["id"]: c["status"] for c in report["checks"]}
-    assert (statuses["server-answer"], statuses["server-health"]) == ("passed", "passed")
+    assert {statuses["server-answer"], statuses["server-health"]} <= {"passed", "found"}
     shown = doctor("run", "--python", vllm_python).stdout
     assert f"http://127.0.0.1:{server} · pid " in shown
     assert "serves tiny" in shown
@@ -92,4 +103,4 @@ def test_it_is_asked_without_a_url(server: int, vllm_python: Path) -> None:
 
 def test_a_url_where_nothing_listens_is_refused(vllm_python: Path) -> None:
     done = doctor("run", "--python", vllm_python, "--url", "http://127.0.0.1:9/v1", "--format", "json")
-    assert [f["cause"] for f in json.loads(done.stdout)["findings"]] == ["connection-refused"]
+    assert [f["cause"] for f in found_of(9, json.loads(done.stdout))] == ["connection-refused"]

@@ -160,17 +160,17 @@ def test_nobody_listens() -> None:
 
 def test_a_server_that_says_nothing() -> None:
     started = time.monotonic()
-    with talking(lambda connection: time.sleep(1.5)) as url:
+    with talking(lambda connection: time.sleep(4)) as url:
         answer = answers.asking(url, 0.5).result()
         waited = time.monotonic() - started
     assert answer.failure == "timeout"
-    assert waited < 2
+    assert waited < 4
 
 
 def test_a_server_that_drips() -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-        for _ in range(40):
+        for _ in range(80):
             connection.sendall(b"x")
             time.sleep(0.05)
 
@@ -179,7 +179,7 @@ def test_a_server_that_drips() -> None:
         answer = answers.asking(url, 0.4).result()
         waited = time.monotonic() - started
     assert answer.failure == "timeout"
-    assert waited < 1.9
+    assert waited < 4
 
 
 def test_something_that_is_no_http() -> None:

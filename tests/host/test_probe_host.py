@@ -6,7 +6,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -44,14 +43,6 @@ def test_this_machine() -> None:
     assert host.shm.total_bytes == shm.f_blocks * shm.f_frsize
     assert host.open_files == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert {disk.purpose for disk in host.disks} == {"hub-cache", "compile-cache", "temporary"}
-
-
-def test_it_is_cheap() -> None:
-    probe_host()
-    before = time.process_time()
-    for _ in range(10):
-        probe_host()
-    assert (time.process_time() - before) / 10 < 0.008
 
 
 def test_nothing_but_msgspec_is_loaded() -> None:

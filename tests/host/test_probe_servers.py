@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,7 +164,7 @@ def test_a_network_of_its_own(vllm: str, tmp_path: Path) -> None:
     assert (server.other_network, server.listening) == (True, None)
 
 
-def test_it_is_cheap_and_loads_no_http() -> None:
+def test_it_loads_no_http() -> None:
     """Unless a server runs here, which is then asked."""
     code = (
         "import sys, time; from vllm_doctor.probes.servers import probe_servers; found = probe_servers(ports=(8000,));"
@@ -174,9 +173,6 @@ def test_it_is_cheap_and_loads_no_http() -> None:
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    before = time.process_time()
-    facts = probe_servers(ports=(8000,))
-    assert facts.answers or time.process_time() - before < 0.25
 
 
 def test_hundreds_of_listeners_are_all_seen() -> None:

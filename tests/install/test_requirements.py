@@ -109,14 +109,6 @@ def test_a_megabyte_of_exception_text_is_read_in_a_moment() -> None:
     assert [f.check for f in diagnosis.findings] == ["import-trial"]
 
 
-def test_every_requirement_of_an_environment_costs_little() -> None:
-    """The bar for a whole run is 0.35 s; the walk over a real environment (184 distributions) took 12 ms."""
-    taken = snapshot.read(ROOT / "fixtures" / "snapshots" / "healthy-h100.json")
-    started = time.process_time()
-    diagnose(taken, CHECKS)
-    assert time.process_time() - started < 0.35
-
-
 @pytest.mark.parametrize(
     "case", [c for c in cases() if c.kind == "found" and CHECKS.find(c.check)], ids=lambda c: c.name
 )

@@ -14,17 +14,11 @@ from vllm_doctor.releases import Span, store
 
 MAXIMUM_BYTES = 1_000_000
 
-MAXIMUM_CPU_SECONDS = 0.030
-"""What `run` may spend on loading (issue "What every vLLM release knows")."""
-
-LOADING = """
-import time
-import msgspec
-started = time.process_time()
+IMPORTING = """
+import sys
 from vllm_doctor import releases
-assert "vllm_doctor.releases.store" not in __import__("sys").modules, "importing loads data"
+assert "vllm_doctor.releases.store" not in sys.modules
 assert releases.release("0.32.0+cpu").flags
-print(time.process_time() - started)
 """
 
 
@@ -44,12 +38,8 @@ def test_data_is_small() -> None:
     assert sum(path.stat().st_size for path in store.DATA.iterdir()) < MAXIMUM_BYTES
 
 
-def test_loading_one_release_is_quick() -> None:
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(seconds) <= MAXIMUM_CPU_SECONDS
+def test_importing_loads_no_data() -> None:
+    subprocess.run([sys.executable, "-c", IMPORTING], check=True)
 
 
 @pytest.mark.parametrize("version", ["0.32.0", "0.32.0+cpu", "0.32.0+cu129", "v0.32.0"])

@@ -172,3 +172,10 @@ def test_as_a_diagnosis_every_failed_attempt_is_a_check_that_found_something() -
     assert [finding.check for finding in diagnosis.findings] == ["attempt-1", "attempt-2"]
     assert diagnosis.corrected == GOOD
     assert report.diagnosis(of(SERVED), ()).corrected is None
+
+
+def test_memory_that_nvml_does_not_tell_of_is_not_called_as_before() -> None:
+    found = text(of(attempt(GOOD, served(structs.replace(NOTHING, gpu_bytes=None)))))
+    told = " ".join(found.split())
+    assert "memory as before" not in told
+    assert "The GPUs' memory was not evaluated: NVML says nothing." in told

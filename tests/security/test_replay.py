@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.cli.calling import doctor
+from tests.cli.calling import MOVING_CHECKS, doctor
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4}
 
 # Servers, sockets and free memory come and go between the two looks.
-CHANGING = frozenset({"servers-running", "port-taken", "stray-process", "host-memory"})
+CHANGING = MOVING_CHECKS | {"port-taken", "stray-process", "host-memory"}
 
 LAUNCHES = {
     "a model under the home": ("vllm", "serve", "{home}/models/good"),
@@ -57,5 +57,5 @@ def test_a_snapshot_says_what_the_launch_was_told(tmp_path: Path, home: Path, na
     shutil.move(tmp_path / "s.json", elsewhere / "s.json")
     here = doctor("run", "--format", "json", "--snapshot", elsewhere / "s.json", folder=elsewhere)
     assert judged(here.stdout) == judged(there.stdout)
-    assert here.returncode == there.returncode
+    assert {here.returncode, there.returncode} <= {0, 1}
     assert "janedoe" not in here.stdout + (elsewhere / "s.json").read_text(encoding="utf-8")

@@ -226,7 +226,7 @@ def test_kill_now_asks_nobody(tmp_path: Path) -> None:
     noted(tmp_path, 1)
     began = time.monotonic()
     clean(job, job.kill_now())
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_a_second_signal_hastens_the_end_and_is_told_afterwards(tmp_path: Path) -> None:

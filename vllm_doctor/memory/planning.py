@@ -123,8 +123,8 @@ def config_of(name: str, model: Model | Unknown | None) -> Config | Unknown:
         )
     if entry is not None:
         derived = f", as {entry.derived_from} with the quantization of the name" if entry.derived_from else ""
-        doubt = "" if entry.parameters is not None else "; not held against a published number of parameters"
-        return Config(text=entry.config_json, origin=f"the catalogue{derived} ({entry.source}{doubt})", entry=entry)
+        origin = f"the catalogue{derived} ({entry.source}: that file itself was not read)"
+        return Config(text=entry.config_json, origin=origin, entry=entry)
     if model is None:
         return Unknown("no launch names a model")
     reason = (

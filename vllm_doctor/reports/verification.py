@@ -116,7 +116,7 @@ def lines(
     if found.good is not None and not found.canary:
         yield from _known_good(found.good, quiet=quiet)
     if not quiet:
-        yield from _gone(found.outcomes)
+        yield from _gone(found.outcomes, found.snapshot.platform)
     yield _verdict(found)
 
 
@@ -249,13 +249,17 @@ def _known_good(good: Attempt, *, quiet: bool) -> Iterator[Line]:
     yield BLANK
 
 
-def _gone(outcomes: Sequence[Outcome]) -> Iterator[Line]:
+def _gone(outcomes: Sequence[Outcome], platform: str | None) -> Iterator[Line]:
     if not outcomes or not all(is_clean(outcome.left_behind) for outcome in outcomes):
         return
     proofs = ["no process", "no port", "no shared memory", "no socket"]
-    if any(outcome.left_behind.gpu_bytes is not None for outcome in outcomes):
+    unknown = ""
+    if all(outcome.left_behind.gpu_bytes is not None for outcome in outcomes):
         proofs.append("the GPUs' memory as before")
-    yield Line(label=Span("Left behind", Style.STRONG), words=(Span(f"nothing: {', '.join(proofs)}."),), hang=13)
+    elif platform != "cpu":
+        unknown = " The GPUs' memory was not evaluated: NVML says nothing."
+    told = Span(f"nothing: {', '.join(proofs)}.{unknown}")
+    yield Line(label=Span("Left behind", Style.STRONG), words=(told,), hang=13)
     yield BLANK
 
 

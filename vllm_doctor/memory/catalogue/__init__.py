@@ -1,8 +1,9 @@
 """Widely served models with their config facts, for a plan without network and for gated repositories.
 
-The configs are written down by hand; `source` is where the publisher's own config.json lies. Where the publisher says
-how many parameters the model has, a test holds the count that follows from the config against it; where not
-(`parameters` is None), a plan says that it was not. A config at hand, or the hub's, wins over these.
+The configs and the counts of parameters were written down from memory in part, and none was compared with the file at
+`source`, which is where the publisher's own config.json lies: a plan says so. A test holds the count that follows from
+a config against the one written beside it, which shows slips, not errors that both share. A config at hand, or the
+hub's, wins over these.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One model: its config's facts as JSON text, and what serving it needs.
 
     `chat`: it has a chat template (False: a base, code or embedding model). `gated` None: not known. `parameters` as
-    published, None where they are not. `derived_from` names the base of a quantized variant that is not itself listed.
+    said to be published, None where nothing is. `derived_from` names the base of a quantized variant that is not
+    itself listed.
     """
 
     name: str
