@@ -19,6 +19,7 @@ COMPILED = (
     "vllm._moe_C",
     "vllm._flashmla_C",
     "vllm._flashmla_extension_C",
+    "vllm.third_party.flashmla.flash_mla_interface",
     "vllm.cumem_allocator",
     "vllm.vllm_flash_attn",
     "vllm.vllm_flash_attn.flash_attn_interface",
