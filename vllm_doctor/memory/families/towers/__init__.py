@@ -136,6 +136,9 @@ TOWERS: Mapping[str, str] = {
     "MolmoForCausalLM": "phi.molmo",
     "AriaForConditionalGeneration": "llava.aria",
     "CohereCompassForConditionalGeneration": "qwen.qwen_vl",
+    "BailingMoeV3VLForConditionalGeneration": "kin.ling_vl",
+    "OpenPanguVLForConditionalGeneration": "kin.pangu_vl",
+    "MiDashengLMModel": "speech.dasheng",
 }
 
 
@@ -167,6 +170,8 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "Molmo2ForConditionalGeneration": "Molmo2TextModel",
     "Phi3VForCausalLM": "Phi3ForCausalLM",
     "MolmoForCausalLM": "MolmoModel",
+    "BailingMoeV3VLForConditionalGeneration": "BailingMoeV3ForCausalLM",
+    "OpenPanguVLForConditionalGeneration": "PanguEmbeddedForCausalLM",
 }
 
 

@@ -4,6 +4,7 @@ from vllm_doctor.memory.config_values import Config
 from vllm_doctor.memory.families.parts import Tensors
 from vllm_doctor.memory.families.towers.audio import heard
 from vllm_doctor.memory.families.towers.blocks import (
+    Block,
     MissingPart,
     Towers,
     depth_of,
@@ -92,6 +93,39 @@ def parakeet(sound: Config, hidden: int) -> Tensors:
         *perceptron(width, inner, hidden, bias=sound.flag("projection_bias"), split=False),
     )
     return (*stem, *times(block, depth_of(sound)), *joins)
+
+
+def dasheng(whole: Config) -> Towers:
+    """MiDashengLM: patches of a spectrogram, a vision transformer's blocks, frames joined (midashenglm.py)."""
+    audio, hidden = part(whole, "audio_encoder_config"), text_width(whole)
+    width, mels = audio.positive("embed_dim"), audio.positive("n_mels")
+    high, wide = _sides(audio, "patch_size")
+    rows, columns = _sides(audio, "patch_stride")
+    block = Block(
+        width,
+        int(audio.number("mlp_ratio", 4.0) * width),
+        qkv_bias=audio.flag("qkv_bias", default=True),
+        scales=2 if audio.number("init_values", 0.0) else 0,
+    )
+    tensors = (
+        *numbers(2, mels),
+        *kept_numbers(width, audio.positive("input_channels", default=1) * high * wide),
+        *numbers(mels // rows + audio.positive("target_length") // columns, width),
+        *times(block.tensors(), depth_of(audio)),
+        *layer_norm(width),
+        *perceptron(width * whole.positive("subsample_factor", default=5), hidden, hidden),
+    )
+    return heard(tensors)
+
+
+def _sides(config: Config, key: str) -> tuple[int, int]:
+    """Height and width, one number where both are the same."""
+    if not isinstance(config.get(key), list):
+        return (config.positive(key),) * 2
+    found = config.counts(key)
+    if len(found) != 2 or not all(found):
+        raise MissingPart(f"{key} is no pair of sides")
+    return found[0], found[1]
 
 
 def vibe_voice(whole: Config) -> Towers:
