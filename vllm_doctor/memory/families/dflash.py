@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import Config, ConfigError
+from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, CacheKind, Layer, Split
 from vllm_doctor.memory.families.decoder import shape_of
-from vllm_doctor.memory.families.draft_parts import draft_vocabulary, drafted, grown, own_head
+from vllm_doctor.memory.families.draft_parts import MOST, draft_vocabulary, drafted, grown, own_head
 from vllm_doctor.memory.families.eagle import llama_layer
-from vllm_doctor.memory.families.parts import Tensors, full, head, linear, norm, norms, plain
+from vllm_doctor.memory.families.latent import latent_attention, latent_cache
+from vllm_doctor.memory.families.parts import Tensors, full, head, linear, mlp, norm, norms, plain
 from vllm_doctor.memory.families.singles import read_gemma4, read_laguna
 from vllm_doctor.memory.families.windows import SLIDING
 
@@ -104,6 +105,35 @@ def _chain(config: Config, hidden: int) -> Tensors:
     inputs = hidden + (rank if config.flag("confidence_head_with_markov") else 0)
     proj = (plain("confidence_head.proj", 1, inputs), plain("confidence_head.proj.bias", 1))
     return (*tables, *(replace(t, element_bytes=4) for t in proj))
+
+
+def read_k3_dspark(config: Config, target: Architecture) -> Architecture:
+    """DSpark on Kimi K3's latent attention, with dense MLPs; its words and head are the target's (dspark_mla.py)."""
+    hidden, layers = config.positive("hidden_size"), config.positive("num_hidden_layers", largest=MOST)
+    if draft_vocabulary(config) != config.positive("vocab_size"):
+        raise ConfigError("draft_vocab_size is not vocab_size, which vLLM refuses of a draft that shares its head")
+    states, heads = config.positive("num_target_layers", largest=LARGEST_LAYERS), config.positive("num_attention_heads")
+    config.positive("q_lora_rank")
+    read = config.positive("target_hidden_size")
+    cache = latent_cache(config)
+    one = Layer(
+        tensors=(
+            *latent_attention(config, hidden, heads),
+            *mlp(hidden, config.positive("intermediate_size")),
+            *norms(2, hidden),
+        ),
+        caches=(cache,),
+    )
+    once = (
+        *linear("context_proj", hidden, states * read, Split.WHOLE),
+        *norm("context_norm", hidden),
+        *linear("context_kv_proj", layers * cache.head_size, hidden, Split.WHOLE),
+    )
+    last = (*norm("final_norm", hidden), *_chain(config, hidden))
+    found = drafted(config, target, (grown(one, *once), *(one,) * (layers - 1)), hidden, last)
+    sizes = config.positive("qk_nope_head_dim") + config.positive("v_head_dim")
+    absorbed = heads * sizes * config.positive("kv_lora_rank")
+    return replace(found, first=(), borrows=(), absorbed_elements=absorbed)
 
 
 def read_laguna_dflash(config: Config, target: Architecture) -> Architecture:

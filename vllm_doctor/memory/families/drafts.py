@@ -38,6 +38,7 @@ DRAFTS: Mapping[str, Reader] = {
     "DFlashLagunaForCausalLM": dflash.read_laguna_dflash,
     "Qwen3DSparkModel": dflash.read_dspark,
     "Qwen3OmniDSparkModel": dflash.read_dspark,
+    "K3DSparkModel": dflash.read_k3_dspark,
     "Gemma4DSparkModel": dflash.read_gemma4_dspark,
     "Gemma4MTPModel": dflash.read_gemma4_assistant,
     "MedusaModel": eagle.read_medusa,

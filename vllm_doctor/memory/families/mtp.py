@@ -6,10 +6,10 @@ from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, CacheKind, Layer, Split
+from vllm_doctor.memory.families import hyper, kimi
 from vllm_doctor.memory.families.decoder import shape_of
 from vllm_doctor.memory.families.draft_parts import MOST, drafted, grown
 from vllm_doctor.memory.families.hybrid import nemotron_pattern
-from vllm_doctor.memory.families.hyper import mtp_layer
 from vllm_doctor.memory.families.inside import read_qwen4
 from vllm_doctor.memory.families.latent import latent_attention, latent_cache
 from vllm_doctor.memory.families.lightning import read_ling_25
@@ -143,7 +143,12 @@ def _minimax_m3(config: Config, target: Architecture) -> tuple[Layer, ...]:
 
 def _hunyuan_v4(config: Config, target: Architecture) -> tuple[Layer, ...]:
     """Layers as the last one is, with an indexer of their own and one residual (hy_v4/nvidia/mtp.py)."""
-    return (grown(mtp_layer(config), *_joined(target.hidden_size)),) * max(1, _count(config, default=1))
+    return (grown(hyper.mtp_layer(config), *_joined(target.hidden_size)),) * max(1, _count(config, default=1))
+
+
+def _kimi_k3(config: Config, target: Architecture) -> tuple[Layer, ...]:
+    """Layers of latent attention with experts, and one residual (kimi_k3/nvidia/mtp.py)."""
+    return (grown(kimi.mtp_layer(config), *_joined(target.hidden_size)),) * _count(config)
 
 
 def _qwen4(config: Config, target: Architecture) -> tuple[Layer, ...]:
@@ -249,6 +254,7 @@ _MTP: Mapping[str, Block] = {
     "Qwen4ExpForCausalLM": _qwen4,
     "BailingMoeV2_5ForCausalLM": _ling(read_ling_25, None),
     "BailingMoeV3ForCausalLM": _ling(read_ling_3, Split.WHOLE),
+    "KimiK3ForConditionalGeneration": _kimi_k3,
     "InternS2MobiusModel": _behind_one(_mobius_block, "mtp_num_hidden_layers"),
     "LongcatFlashForCausalLM": _longcat,
     "MiMoV2ForCausalLM": _mimo_v2,
@@ -275,6 +281,7 @@ MTP_LAYERS = frozenset(
         "HYV3MTPModel",
         "HYV4MTPModel",
         "InternS2MobiusMTP",
+        "KimiK3MTPModel",
         "LongCatFlashMTPModel",
         "MiMoMTPModel",
         "MiMoV2MTPModel",

@@ -138,6 +138,7 @@ TOWERS: Mapping[str, str] = {
     "CohereCompassForConditionalGeneration": "qwen.qwen_vl",
     "BailingMoeV3VLForConditionalGeneration": "kin.ling_vl",
     "OpenPanguVLForConditionalGeneration": "kin.pangu_vl",
+    "KimiK3ForConditionalGeneration": "kin.kimi_k3",
     "MiDashengLMModel": "speech.dasheng",
 }
 
@@ -172,6 +173,7 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "MolmoForCausalLM": "MolmoModel",
     "BailingMoeV3VLForConditionalGeneration": "BailingMoeV3ForCausalLM",
     "OpenPanguVLForConditionalGeneration": "PanguEmbeddedForCausalLM",
+    "KimiK3ForConditionalGeneration": "KimiLinearForCausalLM",
 }
 
 
