@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.memory.test_layers import caches_of
 from vllm_doctor.launch import parse_line
@@ -222,6 +224,32 @@ def test_a_draft_that_vllm_refuses_is_not_counted(name: str, changes: dict[str, 
     line = named(name)
     draft = json.dumps({**line["draft"], **changes})
     assert draft_of(asked_of(line), target_of(line), json.dumps(line["target"]), draft) is None
+
+
+odd_values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(min_value=-3, max_value=2**40),
+    st.floats(allow_nan=False),
+    st.text(max_size=5),
+    st.lists(st.one_of(st.integers(min_value=-1, max_value=2**34), st.text(max_size=3)), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_hostile_numbers_make_no_draft_or_one_that_is_counted(data: st.DataObject) -> None:
+    line = data.draw(st.sampled_from(DRAFTS))
+    target, draft = line["target"], line["draft"]
+    changed = dict(draft if draft is not None else target)
+    for key in data.draw(st.lists(st.sampled_from(sorted(changed)), min_size=1, max_size=2)):
+        changed[key] = data.draw(odd_values)
+    text = json.dumps(target if draft is not None else changed)
+    found = draft_of(asked_of(line), target_of(line), text, None if draft is None else json.dumps(changed))
+    if found is not None:
+        parts = weights(target_of(line), LaunchSettings(draft=asked_of(line)), RELEASE, draft=found).parts
+        assert all(p.size_bytes >= 0 for p in parts)
 
 
 def test_a_draft_of_a_class_that_is_not_known_is_not_read_as_a_whole_model() -> None:

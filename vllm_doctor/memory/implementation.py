@@ -200,6 +200,8 @@ THROUGH_TRANSFORMERS = frozenset(
         "SeedOssForCausalLM",
         "SmolLM3ForCausalLM",
         "Starcoder2ForCausalLM",
+        "TransformersForCausalLM",
+        "TransformersMoEForCausalLM",
         "VaultGemmaForCausalLM",
     )
 )

@@ -127,6 +127,8 @@ def _exaone45(config: Config, target: Architecture) -> tuple[Layer, ...]:
     count = _count(Config(config.outer), default=1)
     if count > len(target.layers):
         raise ConfigError(f"num_nextn_predict_layers is {count}: more than the model has layers")
+    if not count:
+        return ()
     first, *others = (target.kinds[i] for i in target.layers[:count])
     return (grown(first, *_joined(target.hidden_size, split=Split.ROWS)), *others)
 

@@ -27,6 +27,7 @@ recent = Lazily("recent")
 relatives = Lazily("relatives")
 singles = Lazily("singles")
 sparse = Lazily("sparse")
+wrapped = Lazily("wrapped")
 
 _OWN: Mapping[str, Reader] = {
     "DeepseekV2ForCausalLM": latent.read_deepseek,
@@ -100,6 +101,8 @@ _OWN: Mapping[str, Reader] = {
     "Moondream3TextModel": inside.read_moondream3,
     "Cosmos3EdgeForCausalLM": inside.read_cosmos3_edge,
     "CohereCompassForCausalLM": inside.read_compass,
+    "TransformersForCausalLM": wrapped.read_wrapped,
+    "TransformersMoEForCausalLM": wrapped.read_wrapped,
 }
 
 # The language model inside of a multi-modal one, by the model type of its config.
