@@ -62,23 +62,27 @@ def _states(config: Config) -> int:
 def read_dflash2(config: Config, target: Architecture) -> Architecture:
     """DFlash 2: two grouped convolutions in every layer, and a selector of candidates (qwen3_dflash2.py)."""
     base, section = read_dflash(config, target), config.section("dflash_config") or config
-    hidden, taps = base.hidden_size, section.positive("conv_kernel_size")
-    group, rank = section.positive("conv_group_size"), section.positive("selector_rank")
+    rows, rank = config.positive("vocab_size"), section.positive("selector_rank")
+    selector = (
+        plain("candidate_selector.codebooks", 2 * rows, rank),
+        plain("candidate_selector.hidden_projection", rank, base.hidden_size),
+    )
+    return with_more(base, convolutions(section, base.hidden_size), selector)
+
+
+def convolutions(section: Config, hidden: int) -> Tensors:
+    """The two of a layer: their kernels, and what makes one for every position."""
+    taps, group = section.positive("conv_kernel_size"), section.positive("conv_group_size")
     if hidden % group:
         raise ConfigError(f"conv_group_size {group} does not divide the hidden size {hidden}, which vLLM refuses")
-    rows = config.positive("vocab_size")
-    convolution = (
+    one = (
         plain("conv.base_kernel", 2 * taps, hidden),
         *linear("conv.kernel_projection", 2 * taps * (hidden // group), hidden, Split.WHOLE),
     )
-    selector = (
-        plain("candidate_selector.codebooks", 2 * rows, rank),
-        plain("candidate_selector.hidden_projection", rank, hidden),
-    )
-    return _with(base, convolution * 2, selector)
+    return one * 2
 
 
-def _with(base: Architecture, each: Tensors, once: Tensors) -> Architecture:
+def with_more(base: Architecture, each: Tensors, once: Tensors) -> Architecture:
     """The draft with more tensors in every layer, and some beside them."""
     kinds = tuple(grown(k, *each) for k in base.kinds)
     return replace(base, kinds=kinds, last=(*base.last, *once))
@@ -90,7 +94,7 @@ def read_dspark(config: Config, target: Architecture) -> Architecture:
     rows = draft_vocabulary(config)
     # Only a smaller vocabulary than the target's has a map of words.
     kept = tuple(t for t in base.last if t.name != "draft_id_to_target_id" or rows < target.vocabulary_size)
-    return _with(replace(base, last=kept), (), _chain(config, base.hidden_size))
+    return with_more(replace(base, last=kept), (), _chain(config, base.hidden_size))
 
 
 def _chain(config: Config, hidden: int) -> Tensors:

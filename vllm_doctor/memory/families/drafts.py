@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
-from vllm_doctor.memory.families import dflash, eagle
+from vllm_doctor.memory.families import dflash, eagle, lattice
 
 Reader = Callable[[Config, Architecture], Architecture]
 
@@ -35,6 +35,7 @@ DRAFTS: Mapping[str, Reader] = {
     "MuseGlimmerAssistantModel": dflash.read_dflash,
     "DFlashMuseGlimmerAssistantModel": dflash.read_dflash,
     "DFlash2DraftModel": dflash.read_dflash2,
+    "LiLiCorrDraftModel": lattice.read_lilicorr,
     "DFlashLagunaForCausalLM": dflash.read_laguna_dflash,
     "Qwen3DSparkModel": dflash.read_dspark,
     "Qwen3OmniDSparkModel": dflash.read_dspark,
@@ -52,6 +53,8 @@ _RENAMED: Mapping[str, str] = {
     "gemma4_assistant": "Gemma4MTPModel",
     "gemma4_unified_assistant": "Gemma4MTPModel",
 }
+# The one draft of DFlash whose name is left as it is.
+_LATTICE = "LiLiCorrDraftModel"
 # The methods that vLLM runs drafts of their own classes with, and no other models.
 _CLASSES_OF_THEIR_OWN = frozenset(("eagle", "eagle3", "dflash", "dspark"))
 
@@ -65,7 +68,7 @@ def draft_name(config: Config, method: str | None) -> str:
         return f"Eagle{name}"
     if method == "eagle3" and not (name.startswith("Eagle3") or name.endswith("Eagle3")):
         return f"Eagle3{name}"
-    if method == "dflash" and not (name.startswith("DFlash") or name.endswith("DFlash")):
+    if method == "dflash" and not (name.startswith("DFlash") or name.endswith("DFlash") or name == _LATTICE):
         return f"DFlash{name}"
     if method == "dspark" and name == "DSparkDraftModel" and config.model_type == "qwen3":
         return "Qwen3DSparkModel"
