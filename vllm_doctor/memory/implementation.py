@@ -137,6 +137,7 @@ WITHOUT_STAGES = frozenset(
         "DiffusionGemmaForBlockDiffusion",
         "EmbeddingGemma2Model",
         "FireRedASR2ForConditionalGeneration",
+        "FunASRForConditionalGeneration",
         "GPT2ForSequenceClassification",
         "Gemma3TextModel",
         "Gemma3nForCausalLM",

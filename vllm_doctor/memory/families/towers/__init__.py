@@ -140,6 +140,8 @@ TOWERS: Mapping[str, str] = {
     "OpenPanguVLForConditionalGeneration": "kin.pangu_vl",
     "KimiK3ForConditionalGeneration": "kin.kimi_k3",
     "MiDashengLMModel": "speech.dasheng",
+    "FireRedASR2ForConditionalGeneration": "speech.fire_red",
+    "FunASRForConditionalGeneration": "speech.fun_asr",
 }
 
 
@@ -174,6 +176,8 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "BailingMoeV3VLForConditionalGeneration": "BailingMoeV3ForCausalLM",
     "OpenPanguVLForConditionalGeneration": "PanguEmbeddedForCausalLM",
     "KimiK3ForConditionalGeneration": "KimiLinearForCausalLM",
+    "FireRedASR2ForConditionalGeneration": "Qwen2ForCausalLM",
+    "FunASRForConditionalGeneration": "Qwen3ForCausalLM",
 }
 
 
