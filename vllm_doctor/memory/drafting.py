@@ -6,6 +6,7 @@ from vllm_doctor.facts.model import text_part
 from vllm_doctor.memory.architecture import parse, read_architecture
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, DraftModel
+from vllm_doctor.memory.quantization import read_quantization
 
 # 0.32 config/speculative.py MTPModelTypes; older releases name the methods after their models.
 MTP_METHODS = frozenset(
@@ -61,15 +62,17 @@ def _named(asked: DraftModel, target: Architecture, config: str, draft: str) -> 
     from vllm_doctor.memory.families.drafts import DRAFTS, draft_name, read_draft
     from vllm_doctor.memory.families.mtp import MTP_LAYERS
 
-    named = Config(parse(draft))
+    values = parse(draft)
+    named = Config(values)
     name = draft_name(named, None)
     if name in MTP_LAYERS or (asked.method in MTP_METHODS and name not in DRAFTS):
         return _mtp(target, config)
     found = read_draft(named, target, _method(asked))
     if found is None:
         return read_architecture(draft)
-    # A draft computes in the target's dtype (0.32 config/speculative.py: dtype=self.target_model_config.dtype).
-    return replace(found, dtype=target.dtype)
+    # A draft computes in the target's dtype (0.32 config/speculative.py: dtype=self.target_model_config.dtype), and is
+    # packed as its own config says (models/utils.py get_draft_quant_config).
+    return replace(found, dtype=target.dtype, quantization=read_quantization(values, values))
 
 
 def _method(asked: DraftModel) -> str | None:
