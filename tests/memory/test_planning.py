@@ -55,8 +55,8 @@ def test_a_listed_model_needs_no_files() -> None:
     ("name", "said"),
     [
         ("Qwen/Qwen2.5-7B-Instruct", "not read; all facts agree with github.com/"),
-        ("mistralai/Mistral-7B-Instruct-v0.2", "not read; 7 facts agree with github.com/"),
-        ("HuggingFaceTB/SmolLM3-3B", "not read; compared with nothing else)"),
+        ("mistralai/Mistral-Large-Instruct-2407", "not read; 8 facts agree with github.com/"),
+        ("ibm-granite/granite-3.1-2b-instruct", "not read; compared with nothing else)"),
         ("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic", "with the quantization of the name (https://"),
     ],
 )
