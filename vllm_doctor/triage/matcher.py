@@ -34,8 +34,8 @@ MATCH_COST = 5000
 JOIN_COST = 6000
 REPEATED_COST = 600
 
-# Expressions that are tried on one line: no message holds the literals of more.
-MAXIMUM_CANDIDATES = 64
+# Expressions that are tried on one line: messages hold the literals of a hundred ("is not supported with").
+MAXIMUM_CANDIDATES = 256
 
 # Of a line longer than the first, so much is looked at before and behind a literal.
 LONG_LINE_BYTES = 1536
