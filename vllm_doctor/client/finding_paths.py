@@ -137,7 +137,7 @@ def _other_entry(visit: Visit, reply: Reply, kind: identify.Kind) -> Finding:
 def _another(visit: Visit, kind: identify.Kind, reply: Reply) -> Finding:
     fixes = (
         client_fix(
-            "enter the address of the vLLM server", {"Base URL": f"http://{urlsplit(visit.base).hostname}:8000/v1"}
+            "Enter the address of the vLLM server", {"Base URL": f"http://{urlsplit(visit.base).hostname}:8000/v1"}
         ),
         Fix(title=f"Or use the client's own provider for {kind.name}, if that is what should answer"),
     )

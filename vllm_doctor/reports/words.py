@@ -73,7 +73,11 @@ def edit_lines(edit: LaunchEdit) -> tuple[str, ...]:
 
 
 def _flag(name: str, value: str | None) -> str:
-    return line(name) if value is None else f"{line(name)} {command_line([value])}"
+    if value is None:
+        return line(name)
+    from vllm_doctor.launch.edit import words_of
+
+    return f"{line(name)} {command_line(words_of(name, value))}"
 
 
 def settings_lines(settings: Mapping[str, str]) -> tuple[str, ...]:
