@@ -44,6 +44,32 @@ def test_the_document() -> None:
     assert found["parameters"] == 7615616512
 
 
+@pytest.mark.parametrize(
+    ("arguments", "caution"),
+    [
+        (
+            ("--gpu", "L4:2"),
+            "Only 1 of the 2 GPUs is used: --tensor-parallel-size spreads the model over more of them.",
+        ),
+        (("--gpu", "L4", "--vllm", "9.9"), "vLLM 9.9.0 is not known here"),
+        (("--gpu", "L4", "--", "--foo", "3"), "has no flag --foo: it ends there, and the plan does not count with it."),
+        (("--gpu", "L4", "--vllm", "0.6.0", "--", "--async-scheduling"), "vLLM 0.6.0 has no flag --async-scheduling"),
+        (("--gpu", "H100", "--", "--max-model-len", "200k"), "allows 32,768 tokens: vLLM refuses 200,000."),
+    ],
+)
+def test_what_the_figures_do_not_say_stands_under_the_verdict(arguments: tuple[str, ...], caution: str) -> None:
+    text = doctor("plan", MODEL, *arguments).stdout
+    head = " ".join(text.partition("█")[0].split())
+    assert "Note: " in head
+    assert caution in head
+
+
+def test_no_caution_where_there_is_nothing_to_say() -> None:
+    flags = ("-tp", "2", "--no-enable-prefix-caching", "--max_num_seqs", "8", "-O3", "--disable-log-stats")
+    done = doctor("plan", MODEL, "--gpu", "L4:2", "--format", "json", "--", *flags)
+    assert json.loads(done.stdout)["cautions"] == []
+
+
 def test_the_corrected_launch_fits() -> None:
     done = doctor("plan", "Qwen/Qwen3-8B", "--gpu", "L4", "--format", "json")
     corrected = json.loads(done.stdout)["launch"]["corrected"]
