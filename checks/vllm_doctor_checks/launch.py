@@ -106,7 +106,7 @@ def _demo_server(launch: Launch) -> Finding:
 def _runs_module(launch: Launch) -> bool:
     """Whether `python -m vllm.entrypoints.openai.api_server` gets the words, by itself or as an image's entry point."""
     docker = launch.docker
-    if any(word.endswith("openai.api_server") for word in launch.program):
+    if launch.form is LaunchForm.MODULE or any(word.endswith("openai.api_server") for word in launch.program):
         return True
     if docker is None or docker.entrypoint is not None or launch.program or not is_official(docker.image):
         return False

@@ -126,3 +126,9 @@ def test_a_hostile_config_is_one_clear_line(tmp_path: Path, text: str) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_flags_before_the_dashes_are_told_where_they_belong() -> None:
+    done = doctor("plan", MODEL, "--gpu", "L4", "--tensor-parallel-size", "2")
+    assert done.returncode == 2
+    assert "flags of `vllm serve` come last, after --" in done.stderr

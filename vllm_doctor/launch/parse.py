@@ -40,6 +40,9 @@ def parse_launch(words: Sequence[str], *, folder: Path | None = None) -> Launch:
 
     Raises LaunchError where the words start no vLLM server. Everything else that is wrong stands in `problems`.
     """
+    if len(words) == 1 and any(c.isspace() for c in words[0].strip()):
+        # The whole command in quotes, as one word.
+        return parse_line(words[0], folder=folder)
     given = [_printable(word) for word in words[:MAXIMUM_WORDS]]
     return _parse(given, folder, MAXIMUM_SHELLS)
 
@@ -106,6 +109,9 @@ def _refusal(words: list[str]) -> tuple[str, str]:
         return "no launch command was given", _HINT
     if words[0].rsplit("/", 1)[-1] in ("huggingface-cli", "hf"):
         return f"{redact.line(shlex.join(words), 80)!r} downloads a model and starts no vLLM server", _DOWNLOAD_HINT
+    if words[0].rsplit("/", 1)[-1] in ("kubectl", "helm", "oc") or {*words} & {"compose", "docker-compose"}:
+        shown = redact.line(shlex.join(words), 80)
+        return f"{shown!r} takes the launch from elsewhere", "give the container's own command: vllm serve MODEL ..."
     if "vllm" in [w.rsplit("/", 1)[-1] for w in words]:
         return "`vllm` is not followed by `serve`: this starts no server", "write: vllm serve MODEL ..."
     return f"{redact.line(shlex.join(words), 80)!r} starts no vLLM server", _HINT
