@@ -70,6 +70,13 @@ def test_time_and_memory_are_bounded(kind: str, place: str) -> None:
         assert found.findings[0].fixes
 
 
+def test_no_other_place_is_asked_where_an_answer_does_not_end() -> None:
+    with Scripted({"*": HOSTILE["a drip of body"]}) as server:
+        found = walk(server.base, Options(timeout_seconds=SECONDS))
+        assert [asked.path for asked in server.asked] == ["/health", "/v1/models"]
+    assert found.findings[0].title.endswith("does not end its answer as an API does")
+
+
 def test_the_key_does_not_follow_a_redirect() -> None:
     with Scripted() as other:
         target = f"http://127.0.0.1:{other.port}/v1/models"
