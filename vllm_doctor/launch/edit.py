@@ -10,6 +10,10 @@ from vllm_doctor.launch.arguments import canonical
 from vllm_doctor.launch.program import ASSIGNMENT
 
 
+# Flags of several words, none of which holds a blank.
+_LISTS = frozenset({"--served-model-name", "--cudagraph-capture-sizes"})
+
+
 def apply(launch: Launch, edit: LaunchEdit) -> Launch:
     """The launch with the edit done to it; doing it twice changes nothing more.
 
@@ -58,8 +62,8 @@ def _set(flags: Sequence[FlagUse], name: str, value: str | None) -> list[FlagUse
 
 
 def words_of(name: str, value: str) -> tuple[str, ...]:
-    """The words of a value on the command line: names to serve are several words, any other value is one."""
-    return tuple(value.split()) if canonical(name) == "--served-model-name" else (value,)
+    """The words of a value on the command line: several names or sizes are a word each, any other value is one."""
+    return tuple(value.split()) if canonical(name) in _LISTS else (value,)
 
 
 def _problems(problems: Sequence[str], edit: LaunchEdit) -> tuple[str, ...]:
