@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from vllm_doctor.check import check
+from vllm_doctor.check import NotKnown, check
 from vllm_doctor.facts import FlagUse
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error
@@ -98,6 +98,8 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
         else:
             yield from _valued(snapshot, use, flag, release)
     yield from _host(snapshot.launch.uses("--host")[-1:])
+    if unread := next((p for p in snapshot.launch.problems if p.startswith("--config:") and "was not read" in p), None):
+        raise NotKnown(unread)
 
 
 def _key_of_level(use: FlagUse) -> Finding:

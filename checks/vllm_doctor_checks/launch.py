@@ -201,7 +201,18 @@ def _stray_words(launch: Launch) -> Finding:
     fix = Fix(title=f"Drop {shown}", launch=LaunchEdit(drop_words=launch.words), automatic=True)
     if guess:
         fix = _with_dashes(launch.words, guess)
+    elif together := _quoted_together(launch.words[0]):
+        fix = together
     return error("flag-conflict" if named else "bad-flag", title, evidence=tuple(evidence), fixes=(fix,))
+
+
+def _quoted_together(word: str) -> Fix | None:
+    """`'--max-model-len 4096'`: a flag and its value in one pair of quotes are one word."""
+    flag, blank, value = word.partition(" ")
+    if not blank or flag not in newest_release().flags or arity(flag) is not Arity.ONE:
+        return None
+    edit = LaunchEdit(drop_words=(word,), set={flag: value.strip()})
+    return Fix(title=f"Write {flag} and its value as two words, not in one pair of quotes", launch=edit, automatic=True)
 
 
 def _missing_dashes(words: tuple[str, ...]) -> str | None:

@@ -9,7 +9,6 @@ from vllm_doctor.finding import LaunchEdit
 from vllm_doctor.launch.arguments import canonical
 from vllm_doctor.launch.program import ASSIGNMENT
 
-
 # Flags of several words, none of which holds a blank.
 _LISTS = frozenset({"--served-model-name", "--cudagraph-capture-sizes"})
 
