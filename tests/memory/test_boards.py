@@ -65,6 +65,14 @@ def test_what_names_no_board_is_said_in_one_line(text: str, says: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [("rtx4090", "8.9"), ("DGX Spark", "12.1"), ("H100 SXM5", "9.0"), ("RTX", None), ("foo", None), ("", None)],
+)
+def test_the_capability_of_a_board_by_its_name(name: str, capability: str | None) -> None:
+    assert boards.capability(name) == capability
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_a_board_or_an_error(text: str) -> None:
     with contextlib.suppress(DoctorError):

@@ -44,6 +44,16 @@ def _counted(text: str) -> tuple[str, str] | None:
     return (name, number) if _fitting(name) and int(number) > 0 else None
 
 
+def capability(name: str) -> str | None:
+    """The compute capability, where all boards that may be meant have the same; None where it is not told."""
+    for words, _ in _readings(_ALIASES.get(name.strip().lower(), name)):
+        boards = [b for b in hardware.models() if words and set(words) <= set(_words(b.name)[0])]
+        if boards:
+            found = {b.compute_capability for b in boards}
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
 def every(count: int) -> tuple[Device, ...]:
     """Every board of the catalogue whose memory is known, `count` of each; boards of two sizes are two."""
     return tuple(
