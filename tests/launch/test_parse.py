@@ -246,3 +246,9 @@ def test_a_command_in_quotes_is_read_as_it_would_be_typed() -> None:
 def test_a_launch_that_stands_elsewhere_is_asked_for(words: list[str]) -> None:
     with pytest.raises(LaunchError, match="takes the launch from elsewhere"):
         parse_launch(words)
+
+
+def test_a_command_in_quotes_whose_quotes_do_not_match_is_not_shown() -> None:
+    with pytest.raises(LaunchError) as raised:
+        parse_launch(["vllm serve M --api-key 'top secret"])
+    assert "secret" not in str(raised.value)

@@ -45,13 +45,16 @@ def parse_launch(words: Sequence[str], *, folder: Path | None = None) -> Launch:
 
 
 def as_typed(words: Sequence[str]) -> Sequence[str]:
-    """The words; those inside, where the whole command stands in quotes as one word."""
+    """The words; those inside, where the whole command stands in quotes as one word.
+
+    Raises LaunchError where the quotes inside do not match: no word of it is shown, as none could be masked for sure.
+    """
     if len(words) != 1 or " " not in words[0].strip() or len(words[0]) > shell.MAXIMUM_CHARACTERS:
         return words
     try:
         return shlex.split(words[0])
     except ValueError:
-        return words
+        raise LaunchError("the quotes in the command do not match", _HINT) from None
 
 
 def parse_line(text: str, *, folder: Path | None = None) -> Launch:
