@@ -54,6 +54,7 @@ def test_the_document() -> None:
         (("--gpu", "L4", "--vllm", "9.9"), "vLLM 9.9.0 is not known here"),
         (("--gpu", "L4", "--", "--foo", "3"), "has no flag --foo: it ends there, and the plan does not count with it."),
         (("--gpu", "L4", "--vllm", "0.6.0", "--", "--async-scheduling"), "vLLM 0.6.0 has no flag --async-scheduling"),
+        (("--gpu", "V100-SXM2-32GB"), "has no kernels for the V100-SXM2-32GB (compute capability 7.0; from 7.5 on)."),
         (("--gpu", "H100", "--", "--max-model-len", "200k"), "allows 32,768 tokens: vLLM refuses 200,000."),
     ],
 )
@@ -132,3 +133,8 @@ def test_flags_before_the_dashes_are_told_where_they_belong() -> None:
     done = doctor("plan", MODEL, "--gpu", "L4", "--tensor-parallel-size", "2")
     assert done.returncode == 2
     assert "flags of `vllm serve` come last, after --" in done.stderr
+
+
+def test_a_release_without_the_architecture_is_told() -> None:
+    text = doctor("plan", "google/gemma-3-27b-it", "--gpu", "H200", "--vllm", "0.6.0").stdout
+    assert "vLLM 0.6.0 has no code for Gemma3ForConditionalGeneration (0.8.0 to 0.33.0 have)." in text

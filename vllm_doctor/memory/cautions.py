@@ -14,7 +14,8 @@ _ALWAYS = frozenset({"--model", "--config", "--help"})
 
 def cautions(planned: Planned) -> tuple[str, ...]:
     """What to know before the verdict is believed, one sentence each."""
-    return (*_context(planned), *_idle(planned), *of_flags(planned.launch, planned.release))
+    flags = of_flags(planned.launch, planned.release)
+    return (*_runs(planned), *_context(planned), *_idle(planned), *flags)
 
 
 def of_flags(launch: Launch, release: Release | None) -> Iterator[str]:
@@ -29,6 +30,31 @@ def of_flags(launch: Launch, release: Release | None) -> Iterator[str]:
     for name in dict.fromkeys(use.name.partition(".")[0] for use in launch.flags):
         if known is not None and not _is_known(name, known.flags):
             yield f"vLLM {asked} has no flag {name}: it ends there, and the plan does not count with it."
+
+
+def _runs(planned: Planned) -> Iterator[str]:
+    """Whether the release has code for the architecture, and kernels for the GPU: memory is not all that it takes."""
+    version = releases.newest() if planned.release is None else _named(planned.release)
+    known = releases.release(version) if version is not None else None
+    if known is None:
+        return
+    name = planned.architecture.name
+    spans = releases.architecture_history(name)
+    if spans and name not in known.architectures:
+        had = ", ".join(f"{span.first} to {span.last or releases.newest()}" for span in spans)
+        yield f"vLLM {version} has no code for {name} ({had} have)."
+    least = min((_tenfold(each) for each in known.kernel_architectures), default=0)
+    own = planned.device.capability
+    if own is not None and own < least:
+        yield (
+            f"The wheel of vLLM {version} has no kernels for the {planned.device.name} (compute capability "
+            f"{own // 10}.{own % 10}; from {least // 10}.{least % 10} on)."
+        )
+
+
+def _tenfold(capability: str) -> int:
+    major, _, minor = capability.partition(".")
+    return 10 * int(major) + int(minor)
 
 
 def _named(release: Release) -> str | None:
