@@ -42,8 +42,11 @@ def masked_note(command: str) -> str | None:
 
 
 def command_line(words: Iterable[str]) -> str:
-    """An argv as one line that a POSIX shell reads back as the same words."""
-    return " ".join(_quoted(redact.text(word)) for word in words)
+    """An argv as one line that a POSIX shell reads back as the same words; of `sh -c LINE`, the line itself."""
+    argv = tuple(words)
+    if len(argv) == 3 and argv[:2] == ("sh", "-c"):
+        return one_line(argv[2])
+    return " ".join(_quoted(redact.text(word)) for word in argv)
 
 
 def one_line(command: str) -> str:
