@@ -158,6 +158,9 @@ def verdict_sentence(diagnosis: Diagnosis) -> str:
     """The verdict as one sentence; what could not be judged is never left out of it."""
     errors, warnings = (len(of_severity(diagnosis, s)) for s in (Severity.ERROR, Severity.WARNING))
     told = [counted(n, noun) for n, noun in ((errors, "error"), (warnings, "warning")) if n]
+    if told and diagnosis.checks and all(check.id.startswith("text:") for check in diagnosis.checks):
+        # Read off a log: what it tells of has happened.
+        return f"The text tells of {' and '.join(told)}."
     if errors:
         return f"{_failing(diagnosis)} will fail as things are: {' and '.join(told)}{_reservation(diagnosis)}."
     if warnings:
