@@ -238,8 +238,9 @@ def test_words_as_given_are_not_read_as_shell() -> None:
 
 
 def test_a_command_in_quotes_is_read_as_it_would_be_typed() -> None:
-    launch = parse_launch(["A=b vllm serve M --port 1"])
+    launch = parse_launch(["export A=b; cd /x && vllm serve M --port 1 > log.txt 2>&1 &"])
     assert (launch.model, launch.value("--port"), launch.environment) == ("M", "1", {"A": "b"})
+    assert (launch.words, launch.problems) == ((), ())
 
 
 @pytest.mark.parametrize("words", [["kubectl", "run", "vllm", "--image=vllm/vllm-openai"], ["docker", "compose", "up"]])

@@ -52,9 +52,16 @@ def as_typed(words: Sequence[str]) -> Sequence[str]:
     if len(words) != 1 or " " not in words[0].strip() or len(words[0]) > shell.MAXIMUM_CHARACTERS:
         return words
     try:
-        return shlex.split(words[0])
+        split = shlex.split(words[0])
     except ValueError:
         raise LaunchError("the quotes in the command do not match", _HINT) from None
+    exported: list[str] = []
+    for command in shell.commands(words[0]):
+        if command.words[:1] == ("export",):
+            exported += (f"{name}={value}" for name, value in assignments(command.words[1:]).items())
+        elif locate(list(command.words)) is not None:
+            return [*exported, *command.words]
+    return split
 
 
 def parse_line(text: str, *, folder: Path | None = None) -> Launch:
