@@ -138,3 +138,12 @@ def test_flags_before_the_dashes_are_told_where_they_belong() -> None:
 def test_a_release_without_the_architecture_is_told() -> None:
     text = doctor("plan", "google/gemma-3-27b-it", "--gpu", "H200", "--vllm", "0.6.0").stdout
     assert "vLLM 0.6.0 has no code for Gemma3ForConditionalGeneration (0.8.0 to 0.33.0 have)." in text
+
+
+def test_every_gpu_tells_of_a_flag_that_is_not_read() -> None:
+    text = doctor("plan", MODEL, "--all-gpus", "--", "--foo", "3").stdout
+    assert (
+        text.rstrip()
+        .splitlines()[-1]
+        .endswith("has no flag --foo: it ends there, and the plan does not count with it.")
+    )

@@ -218,12 +218,15 @@ def _terminal() -> tuple[int, bool]:
 
 
 def _every_gpu(launch: Launch, config: "Config", release: "Release | None", format_name: str) -> str:
+    from vllm_doctor.memory.cautions import of_flags
     from vllm_doctor.memory.choosing import choices, document, rows
 
     found = tuple(choices(launch, config, release))
+    cautions = tuple(of_flags(launch, release))
     if format_name == "json":
-        return msgspec.json.format(msgspec.json.encode(document(launch, found)), indent=2).decode()
-    return "\n".join(rows(found, launch, config))
+        values = document(launch, found) | {"cautions": list(cautions)}
+        return msgspec.json.format(msgspec.json.encode(values), indent=2).decode()
+    return "\n".join((*rows(found, launch, config), *(f"\nNote: {caution}" for caution in cautions)))
 
 
 def _write(text: str, path: Path | None) -> None:
