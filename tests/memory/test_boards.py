@@ -54,6 +54,7 @@ def test_a_board_by_its_name(text: str, name: str, total_gib: float, capability:
         ("DGX Spark", "how much memory a GPU called GB10 has"),
         ("jetson orin", "how much memory a GPU called Orin has"),
         ("0xH100", "no GPU called"),
+        ("000012345xH100", "no GPU called"),
         ("RTX 4091", r"did you mean RTX 4090"),
         ("zzz", "write it as nvidia-smi does"),
         ("", "names no GPU"),

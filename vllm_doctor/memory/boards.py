@@ -16,9 +16,7 @@ _BRANDS = frozenset({"nvidia", "tesla", "geforce"})
 _ALIASES = {"dgx spark": "gb10", "spark": "gb10", "jetson thor": "thor", "agx thor": "thor", "agx orin": "orin"}
 _FORMS = frozenset({"sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "pcie", "hbm2", "hbm2e", "hbm3", "hbm3e", "jetson"})
 _OTHER_MAKERS = re.compile(r"(?:mi ?[0-9]{2,3}|instinct|radeon|gaudi|arc |tpu|ascend|rx ?[0-9]{4})")
-_COUNTED = re.compile(
-    r"\s*(?:(?P<before>[0-9]{1,4})\s?[x\u00d7*]\s?(?P<name>[^\s].*)|(?P<first>.*[^\s])\s?[x\u00d7*]\s?(?P<after>[0-9]{1,4})\s*)"
-)
+_DIGITS, _TIMES = "0123456789", "xX*\u00d7"
 _GLUED = re.compile(r"(?<=[a-z])(?=[0-9])|(?<=[0-9])(?=[a-z])")
 
 
@@ -37,11 +35,17 @@ def device(text: str) -> Device:
 
 def _counted(text: str) -> tuple[str, str] | None:
     """`8xH100` and `H100 x 8`, where the rest is a name."""
-    match = _COUNTED.fullmatch(text[:128])
-    if match is None:
-        return None
-    name, number = match["name"] or match["first"], match["before"] or match["after"]
-    return (name, number) if _fitting(name) and int(number) > 0 else None
+    text = text.strip()[:128]
+    behind = text.lstrip(_DIGITS)
+    before = text.rstrip(_DIGITS)
+    for number, rest, sign in (
+        (text[: len(text) - len(behind)], behind.strip()[1:], behind.strip()[:1]),
+        (text[len(before) :], before.strip()[:-1], before.strip()[-1:]),
+    ):
+        is_count = 0 < len(number) < 6 and 0 < int(number) <= MAXIMUM_COUNT
+        if is_count and sign and sign in _TIMES and _fitting(rest):
+            return rest, number
+    return None
 
 
 def capability(name: str) -> str | None:
