@@ -54,6 +54,8 @@ def test_the_document() -> None:
         (("--gpu", "L4", "--vllm", "9.9"), "vLLM 9.9.0 is not known here"),
         (("--gpu", "L4", "--", "--foo", "3"), "has no flag --foo: it ends there, and the plan does not count with it."),
         (("--gpu", "L4", "--vllm", "0.6.0", "--", "--async-scheduling"), "vLLM 0.6.0 has no flag --async-scheduling"),
+        (("--gpu", "L4", "--", "--dtype", "fp8"), "takes no 'fp8' for --dtype: it ends there."),
+        (("--gpu", "L4", "--", "--quantization", "foo"), "takes no 'foo' for --quantization: it ends there."),
         (("--gpu", "V100-SXM2-32GB"), "has no kernels for the V100-SXM2-32GB (compute capability 7.0; from 7.5 on)."),
         (("--gpu", "H100", "--", "--max-model-len", "200k"), "allows 32,768 tokens: vLLM refuses 200,000."),
     ],
@@ -66,7 +68,17 @@ def test_what_the_figures_do_not_say_stands_under_the_verdict(arguments: tuple[s
 
 
 def test_no_caution_where_there_is_nothing_to_say() -> None:
-    flags = ("-tp", "2", "--no-enable-prefix-caching", "--max_num_seqs", "8", "-O3", "--disable-log-stats")
+    flags = (
+        "-tp",
+        "2",
+        "--no-enable-prefix-caching",
+        "--max_num_seqs",
+        "8",
+        "-O3",
+        "--disable-log-stats",
+        "--quantization",
+        "fp8",
+    )
     done = doctor("plan", MODEL, "--gpu", "L4:2", "--format", "json", "--", *flags)
     assert json.loads(done.stdout)["cautions"] == []
 

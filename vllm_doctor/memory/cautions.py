@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 
 from vllm_doctor import releases
-from vllm_doctor.facts import Launch
+from vllm_doctor.facts import FlagUse, Launch
 from vllm_doctor.memory.facts import Release
 from vllm_doctor.memory.plan import Verdict
 from vllm_doctor.memory.planning import Planned
+
+# Methods that left vLLM and that plugins bring back (release notes of 0.24.0 and 0.28.0).
+_BY_PLUGINS = ("gguf", "bitsandbytes")
 
 # Flags that every release takes and no list of flags names.
 _ALWAYS = frozenset({"--model", "--config", "--help"})
@@ -30,6 +33,24 @@ def of_flags(launch: Launch, release: Release | None) -> Iterator[str]:
     for name in dict.fromkeys(use.name.partition(".")[0] for use in launch.flags):
         if known is not None and not _is_known(name, known.flags):
             yield f"vLLM {asked} has no flag {name}: it ends there, and the plan does not count with it."
+    for use in launch.flags if known is not None else ():
+        if known is not None and (value := _refused(use, known)) is not None:
+            yield f"vLLM {asked} takes no {value!r} for {use.name}: it ends there."
+
+
+def _refused(use: FlagUse, known: releases.Release) -> str | None:
+    """The value of a flag that is none of those that the release takes; None where all are, or where that is open."""
+    flag = known.flags.get(use.name)
+    if flag is None:
+        return None
+    choices = flag.choices if not flag.open_choices else None
+    if use.name == "--quantization":
+        choices = (*known.quantization, *_BY_PLUGINS) if known.quantization else None
+    if not choices or any("<" in choice for choice in choices):
+        return None
+    plain = (value for value in use.values if value not in ("", "None") and "$" not in value)
+    folded = ((value.lower().replace("-", "_") if flag.folded else value, value) for value in plain)
+    return next((value for one, value in folded if one not in choices and value not in choices), None)
 
 
 def _runs(planned: Planned) -> Iterator[str]:
