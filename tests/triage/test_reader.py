@@ -65,6 +65,12 @@ def test_prefixes_and_escapes_are_stripped(raw: str, process: str, text: str) ->
         ("0: INFO 05-01 12:00:00 [a.py:1] x", True),
         ('1756144011375,"#033[1;36m(VllmWorker pid=96)#033[0;0m INFO 08-25 10:46:51 [x.py:559] x', True),
         ("WARNING:vllm.engine:x", True),
+        (
+            r'{"log":"\u001b[1;36m(EngineCore pid=7)\u001b[0;0m INFO 05-01 12:00:00 [a.py:1] x\n","stream":"stderr"}',
+            True,
+        ),
+        (r'{"log":"ERROR 05-01 12:00:00 [a.py:1] x\n","stream":"stderr","time":"2025-11-22T10:00:00Z"}', False),
+        ('{"textPayload": "WARNING 05-01 12:00:00 [a.py:1] x"}', True),
         ("ERROR:vllm.engine:x", False),
         ('time="2025-11-22T10:00:00Z" level=warning msg="x"', True),
         ('time="2025-11-22T10:00:00Z" level=error msg="x"', False),

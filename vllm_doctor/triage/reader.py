@@ -31,12 +31,14 @@ _PREFIXES = re.compile(
     # (EngineCore_DP0 pid=68), (APIServer pid=1), (RayWorkerWrapper pid=3, ip=10.0.0.2), (VllmWorker rank=1 pid=70)
     r"\((?P<process>[A-Za-z][\w.:\-]{0,60})(?: rank=\d{1,6}| TP\d{1,3})?,? (?:pid=\d{1,9}|ip=[\w.:]{1,40})[^()]{0,60}\)"
     r"|\[(?:rank|Rank |default)?\d{1,4}\]:"
-    # Others who pass lines on: CloudWatch, mpirun, kubectl, Unsloth; srun and stern, before what vLLM itself writes.
+    # Others who pass lines on: CloudWatch, mpirun, kubectl, Unsloth, docker's files; srun, stern and collectors of
+    # logs, before what vLLM itself writes.
     r"|\d{10,13},\"{0,2}"
     r"|\[\d{1,4},\d{1,4}\]<std(?:out|err)>:"
     r"|\[pod/[\w.\-/]{1,160}\]"
     r"|vLLM STD(?:OUT|ERR):"
-    r"|[a-z0-9][\w.\-]{0,80}(?: [a-z0-9][\w.\-]{0,60})?:? {1,4}"
+    r"|\{\"log\": ?\""
+    r"|(?:[a-z0-9][\w.\-]{0,80}(?: [a-z0-9][\w.\-]{0,60})?:? {1,4}|\{\"(?:message|msg|textPayload|line)\": ?\")"
     rf"(?=(?:INFO|DEBUG|WARNING|ERROR) {_DATE} {_TIME}|\([A-Z][\w.:\-]{{0,60}}(?: rank=\d{{1,6}}| TP\d)? pid=\d)"
     # What Python's logging, logfmt and klog make of a level.
     rf"|{_LEVEL.replace('level', 'named')}:[\w.]{{1,80}}:"
