@@ -37,7 +37,7 @@ _PREFIXES = re.compile(
     r"|\[\d{1,4},\d{1,4}\]<std(?:out|err)>:"
     r"|\[pod/[\w.\-/]{1,160}\]"
     r"|vLLM STD(?:OUT|ERR):"
-    r"|\{\"log\": ?\""
+    r"|\{\"log\":\""
     r"|(?:[a-z0-9][\w.\-]{0,80}(?: [a-z0-9][\w.\-]{0,60})?:? {1,4}|\{\"(?:message|msg|textPayload|line)\": ?\")"
     rf"(?=(?:INFO|DEBUG|WARNING|ERROR) {_DATE} {_TIME}|\([A-Z][\w.:\-]{{0,60}}(?: rank=\d{{1,6}}| TP\d)? pid=\d)"
     # What Python's logging, logfmt and klog make of a level.
