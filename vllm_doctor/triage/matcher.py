@@ -34,8 +34,10 @@ MATCH_COST = 5000
 JOIN_COST = 6000
 REPEATED_COST = 600
 
-# Expressions that are tried on one line. A sentence of common words ("does not support", "not found") leads to sixty.
-MAXIMUM_CANDIDATES = 128
+# Expressions that are looked at for one line: messages hold the literals of a hundred ("is not supported with").
+# All that a match needs is held by few: so many of these are tried.
+MAXIMUM_CANDIDATES = 256
+MAXIMUM_TRIED = 64
 
 # Of a line longer than the first, so much is looked at before and behind a literal.
 LONG_LINE_BYTES = 1536
@@ -329,8 +331,11 @@ class Matcher:
         done: set[str] = set()
         lower = text.lower()
         self._effort.spend(CHECK_COST * len(candidates))
+        tried = 0
         for pattern in candidates:
-            captures = self._captures(pattern, text) if pattern.may_match(lower) else None
+            worthwhile = tried < MAXIMUM_TRIED and pattern.may_match(lower)
+            tried += worthwhile
+            captures = self._captures(pattern, text) if worthwhile else None
             if captures is None:
                 missed.append(pattern)
             elif pattern.signature.id not in done:
