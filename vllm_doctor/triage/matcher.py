@@ -129,11 +129,12 @@ class Patterns:
                 by_literal.setdefault(literal.encode(), []).append(pattern)
         self.prefilter = Prefilter(by_literal)
         self.with_literal = [tuple(by_literal[literal]) for literal in self.prefilter.literals]
+        self._order = [(-len(literal), number) for number, literal in enumerate(self.prefilter.literals)]
 
     def of(self, numbers: Iterable[int]) -> list[_Pattern]:
-        """The expressions that these literals may lead to."""
+        """The expressions that these literals may lead to; those of the longest first, which say the most."""
         found: dict[int, _Pattern] = {}
-        for number in sorted(numbers):
+        for number in sorted(numbers, key=self._order.__getitem__):
             for pattern in self.with_literal[number]:
                 found[id(pattern)] = pattern
         return list(found.values())
