@@ -1,23 +1,20 @@
 """The plan's KV cache is what a real vLLM logs of the same launch, token for token."""
 
-import contextlib
 import os
 import re
-import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.serving import short_folder
+from tests.trial.jobs import free_port
 from vllm_doctor.launch.parse import parse_launch
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import Device
 from vllm_doctor.memory.plan import Plan, Verdict, plan
 from vllm_doctor.memory.settings import read_settings
+from vllm_doctor.trial.job import Job, start
 
 pytestmark = pytest.mark.real_vllm
 
@@ -51,36 +48,28 @@ def _number(text: str) -> int:
 
 
 @pytest.fixture(params=sorted(LAUNCHES))
-def started(request: pytest.FixtureRequest, vllm_python: Path, models: Path, tmp_path: Path) -> tuple[str, Logged]:
+def started(request: pytest.FixtureRequest, vllm_python: Path, models: Path) -> tuple[str, Logged]:
     """A model, and what a real vLLM logs of its cache; it is ended as soon as it has."""
     model = models / request.param
     argv = ["serve", str(model), *LAUNCHES[request.param], "--kv-cache-memory-bytes", str(CACHE_BYTES)]
-    log = tmp_path / "log"
     variables = {k: v for k, v in os.environ.items() if k != "VLLM_CPU_KVCACHE_SPACE"}
-    with short_folder() as temporary, log.open("wb") as out:
-        variables |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": temporary}
-        server = subprocess.Popen(
-            [vllm_python.parent / "vllm", *argv, "--host", "127.0.0.1", "--port", "0"],
-            stdout=out, stderr=subprocess.STDOUT, env=variables, start_new_session=True,
-        )  # fmt: skip
-        try:
-            return request.param, next(_read(log, server))
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    variables |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    port = free_port()
+    words = [str(vllm_python.parent / "vllm"), *argv, "--host", "127.0.0.1", "--port", str(port)]
+    with start(words, environment=variables, folder=None, port=port) as job:
+        return request.param, _read(job)
 
 
-def _read(log: Path, server: subprocess.Popen[bytes]) -> Iterator[Logged]:
+def _read(job: Job) -> Logged:
     for _ in range(START_SECONDS * 2):
-        text = log.read_text(errors="replace")
+        text = job.log.read_text(errors="replace")
         size, times = _SIZE.search(text), _TIMES.search(text)
         if size and times:
-            yield Logged(_number(size[1]), _number(times[1]), float(times[2]))
-        if server.poll() is not None:
+            return Logged(_number(size[1]), _number(times[1]), float(times[2]))
+        if job.exit_code() is not None:
             break
         time.sleep(0.5)
-    pytest.fail(f"vLLM did not come so far as to size its cache: {log.read_text(errors='replace')[-3000:]}")
+    pytest.fail(f"vLLM did not come so far as to size its cache: {job.log.read_text(errors='replace')[-3000:]}")
 
 
 def planned(model: Path) -> Plan:

@@ -5,6 +5,7 @@ time that process N started, `segment-...` a path in /dev/shm.
 """
 
 import http.server
+import importlib
 import mmap
 import os
 import signal
@@ -98,6 +99,11 @@ def python_segment() -> None:
     note("segment-python", f"/dev/shm/{made.name.lstrip('/')}")
 
 
+def semaphore(name: str) -> None:
+    # As multiprocessing makes one for spawned processes, without the tracker that would remove it.
+    KEPT.append(importlib.import_module("_multiprocessing").SemLock(0, 1, 1, f"/{name}", False))
+
+
 def unix_socket() -> None:
     made = socket.socket(socket.AF_UNIX)
     made.bind(f"{os.environ['TMPDIR']}/0123456789abcdef-0123456789abcdef-1234")
@@ -128,6 +134,7 @@ def act(word: str) -> None:
         "orphan": orphan,
         "segment": lambda: segment(value or "a"),
         "python-segment": python_segment,
+        "semaphore": lambda: semaphore(value),
         "socket": unix_socket,
         "serve": serve,
         "flood": lambda: flood(int(value)),

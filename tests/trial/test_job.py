@@ -112,6 +112,18 @@ def test_the_segments_of_a_killed_server_are_removed_and_named(tmp_path: Path) -
         other.unlink(missing_ok=True)
 
 
+def test_a_semaphore_goes_though_it_was_mapped_under_another_name(tmp_path: Path) -> None:
+    name = f"pretend-{os.getpid()}"
+    path = Path(f"/dev/shm/sem.{name}")
+    job = started(tmp_path, "deaf", f"semaphore={name}", "note=made", "stay")
+    until((tmp_path / "made").exists)
+    assert path.exists()
+    left = job.stop()
+    clean(job, left)
+    assert not path.exists()
+    assert f"{path}: shared memory of the server, removed" in left.what
+
+
 def test_a_segment_that_another_program_holds_is_left_to_it_and_named(tmp_path: Path) -> None:
     with started(tmp_path, "deaf", "segment=shared", "note=made", "stay") as job:
         until((tmp_path / "made").exists)

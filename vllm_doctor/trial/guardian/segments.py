@@ -61,8 +61,16 @@ def present() -> "set[tuple[str, int]]":
 
 
 def held_by(pid: int) -> "set[tuple[str, int]]":
-    """The segments that a process has mapped or open."""
-    return _mapped(pid) | _open(pid)
+    """The segments that a process has mapped or open, by the names that they have now.
+
+    Who makes a semaphore maps it under a name that is gone at once: glibc's sem_open then links it to its own.
+    """
+    try:
+        device = os.stat(FOLDER).st_dev
+    except OSError:
+        return set()
+    inodes = _mapped(pid, device) | _open(pid, device)
+    return {segment for segment in present() if segment[1] in inodes} if inodes else set()
 
 
 def _held_by_anyone() -> "set[tuple[str, int]]":
@@ -72,8 +80,8 @@ def _held_by_anyone() -> "set[tuple[str, int]]":
     return found
 
 
-def _mapped(pid: int) -> "set[tuple[str, int]]":
-    found: set[tuple[str, int]] = set()
+def _mapped(pid: int, device: int) -> "set[int]":
+    found: set[int] = set()
     folder = FOLDER.encode()
     try:
         with open(f"/proc/{pid}/maps", "rb") as maps:
@@ -82,15 +90,20 @@ def _mapped(pid: int) -> "set[tuple[str, int]]":
                     continue
                 # proc(5): address perms offset device inode path.
                 fields = line.split(None, 5)
-                if len(fields) == 6 and fields[5].startswith(folder):
-                    found.add((os.fsdecode(fields[5].rstrip(b"\n")), int(fields[4])))
+                if len(fields) == 6 and fields[5].startswith(folder) and _number(fields[3]) == device:
+                    found.add(int(fields[4]))
     except OSError:
         return found
     return found
 
 
-def _open(pid: int) -> "set[tuple[str, int]]":
-    found: set[tuple[str, int]] = set()
+def _number(device: bytes) -> int:
+    major, _, minor = device.partition(b":")
+    return os.makedev(int(major, 16), int(minor, 16))
+
+
+def _open(pid: int, device: int) -> "set[int]":
+    found: set[int] = set()
     try:
         names = os.listdir(f"/proc/{pid}/fd")
     except OSError:
@@ -98,9 +111,8 @@ def _open(pid: int) -> "set[tuple[str, int]]":
     for name in names[:_MAXIMUM_FILES]:
         link = f"/proc/{pid}/fd/{name}"
         try:
-            path = os.readlink(link)
-            if path.startswith(FOLDER):
-                found.add((path, os.stat(link).st_ino))
+            if os.readlink(link).startswith(FOLDER) and (file := os.stat(link)).st_dev == device:
+                found.add(file.st_ino)
         except OSError:
             continue
     return found
