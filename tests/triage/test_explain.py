@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vllm_doctor.finding import Severity
 from vllm_doctor.triage import explain_stream, explain_text
+from vllm_doctor.triage.matcher import Patterns
 from vllm_doctor.triage.signature import book
 from vllm_doctor.triage.telling import Telling
 
@@ -20,6 +21,14 @@ OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB."
 def named(text: str | bytes) -> list[str]:
     """The causes, the root cause first."""
     return [f.finding.cause for f in explain_text(text).findings]
+
+
+def test_a_line_with_the_words_of_many_messages_still_tells_its_own() -> None:
+    patterns = Patterns(book().values())
+    words = b" ".join(sorted(patterns.prefilter.literals, key=len)[:60]).decode()
+    text = f"RuntimeError: Found Tesla P40 which is too old to be supported by the triton GPU compiler {words}"
+    assert len(patterns.of(patterns.prefilter.all_in(text.lower().encode()))) > 64
+    assert named(text)[0] == "arch-unsupported"
 
 
 @pytest.mark.parametrize(

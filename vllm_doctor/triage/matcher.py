@@ -34,8 +34,8 @@ MATCH_COST = 5000
 JOIN_COST = 6000
 REPEATED_COST = 600
 
-# Expressions that are tried on one line: no message holds the literals of more.
-MAXIMUM_CANDIDATES = 64
+# Expressions that are tried on one line, those with the longest literals first: a message holds those of fewer.
+MAXIMUM_CANDIDATES = 192
 
 # Of a line longer than the first, so much is looked at before and behind a literal.
 LONG_LINE_BYTES = 1536
@@ -127,11 +127,12 @@ class Patterns:
                 by_literal.setdefault(literal.encode(), []).append(pattern)
         self.prefilter = Prefilter(by_literal)
         self.with_literal = [tuple(by_literal[literal]) for literal in self.prefilter.literals]
+        self._order = [(-len(literal), literal) for literal in self.prefilter.literals]
 
     def of(self, numbers: Iterable[int]) -> list[_Pattern]:
-        """The expressions that these literals may lead to."""
+        """The expressions that these literals may lead to, those with the longest literals first."""
         found: dict[int, _Pattern] = {}
-        for number in sorted(numbers):
+        for number in sorted(numbers, key=self._order.__getitem__):
             for pattern in self.with_literal[number]:
                 found[id(pattern)] = pattern
         return list(found.values())
