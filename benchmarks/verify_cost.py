@@ -4,7 +4,9 @@
     verify_cost.py --python VENV/bin/python --models FOLDER
 
 CPU is user and system time of both processes between the start of the server and its first answer, as a share of one
-core; memory is the largest sum of their resident sets in that time, pages that both share counted twice.
+core; memory is the largest sum of their resident sets in that time, pages that both share counted twice. The launch
+names another family's tool parser, so that two servers are waited for: the second one by a doctor that has walked and
+explained before. The figures are those of the worse of the two.
 """
 
 import argparse
@@ -62,12 +64,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def measured(doctor: "subprocess.Popen[bytes]", port: int) -> tuple[float, float, int, list[int]]:
-    """Seconds of waiting, CPU seconds in it, the largest sum of memory, and that of each at the end."""
-    while (guardian := child(doctor.pid, "os.read(0")) is None or child(guardian, "serve") is None:
+def measured(doctor: "subprocess.Popen[bytes]", port: int, ended: set[int]) -> tuple[float, float, int, list[int]]:
+    """Of the next start: seconds of waiting, CPU seconds in it, the largest sum of memory, and each one's at the end.
+
+    `ended` are the guardians of the starts before; this one's is added.
+    """
+    while (guardian := child(doctor.pid, "os.read(0")) is None or guardian in ended or child(guardian, "serve") is None:
         if doctor.poll() is not None:
             raise SystemExit(f"the doctor ended before it started a server: exit {doctor.returncode}")
         time.sleep(0.02)
+    ended.add(guardian)
     pids = [doctor.pid, guardian]
     began, cpu, most = time.monotonic(), cpu_seconds(pids), 0
     while not answers(port) and doctor.poll() is None:
@@ -83,26 +89,31 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True)
     options = parser.parse_args()
     port = free_port()
-    launch = [str(options.python.parent / "vllm"), "serve", str(options.models / "tiny-hello"), "--enforce-eager",
-              "--max-model-len", "2048", "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
+    launch = [str(options.python.parent / "vllm"), "serve", str(options.models / "tiny-toolcall"), "--enforce-eager",
+              "--max-model-len", "2048", "--host", "127.0.0.1", "--port", str(port),
+              "--enable-auto-tool-choice", "--tool-call-parser", "pythonic"]  # fmt: skip
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'checks'}"
     with tempfile.TemporaryFile() as out:
-        argv = [sys.executable, "-m", "vllm_doctor", "verify", "--", *launch]
+        argv = [sys.executable, "-m", "vllm_doctor", "verify", "--fail-on", "never", "--", *launch]
         doctor = subprocess.Popen(argv, stdout=out, stderr=out, env=environment)
         try:
-            seconds, cpu, most, each = measured(doctor, port)
+            ended: set[int] = set()
+            starts = [measured(doctor, port, ended) for _ in range(2)]
             doctor.wait(120)
         finally:
             doctor.kill()
         out.seek(0)
         if doctor.returncode:
             raise SystemExit(out.read().decode(errors="replace"))
-    print(
-        f"verify_cost: {100 * cpu / seconds:.2f} % of a core ({cpu:.2f} CPU s in {seconds:.0f} s),"
-        f" {most / 2**20:.1f} MiB (doctor {each[0] / 2**20:.1f}, guardian {each[1] / 2**20:.1f})"
+    share = max(cpu / seconds for seconds, cpu, _, _ in starts)
+    most = max(each[2] for each in starts)
+    told = "; ".join(
+        f"{cpu:.2f} CPU s in {seconds:.0f} s, doctor {parts[0] / 2**20:.1f}, guardian {parts[1] / 2**20:.1f} MiB"
+        for seconds, cpu, _, parts in starts
     )
-    sys.exit(int(cpu / seconds > MAXIMUM_CORE_SHARE or most > MAXIMUM_BYTES))
+    print(f"verify_cost: {100 * share:.2f} % of a core, {most / 2**20:.1f} MiB ({told})")
+    sys.exit(int(share > MAXIMUM_CORE_SHARE or most > MAXIMUM_BYTES))
 
 
 if __name__ == "__main__":

@@ -89,6 +89,8 @@ class Scripted:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        # A close alone would leave the thread in `accept`.
+        self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _accept(self) -> None:

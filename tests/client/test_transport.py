@@ -58,6 +58,7 @@ def secure(certificate: tuple[Path, Path]) -> Iterator[int]:
 
         threading.Thread(target=accept, daemon=True).start()
         yield front.getsockname()[1]
+        front.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_certificate_that_is_not_trusted(secure: int) -> None:

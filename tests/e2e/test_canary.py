@@ -51,8 +51,9 @@ def test_every_text_is_exact(vllm_python: Path, tmp_path: Path, flags: tuple[str
 
 
 @pytest.mark.parametrize("tp", [1, 2])
-def test_verify_launches_it_proves_every_text_and_leaves_nothing(vllm_python: Path, tp: int) -> None:
-    done = doctor("verify", "--python", vllm_python, "--tp", str(tp), "--format", "json", timeout_seconds=600)
+def test_verify_launches_it_proves_every_text_and_leaves_nothing(vllm_python: Path, tmp_path: Path, tp: int) -> None:
+    asked = ("verify", "--python", vllm_python, "--tp", str(tp), "--format", "json")
+    done = doctor(*asked, variables={"HOME": str(tmp_path)}, timeout_seconds=600)
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
     assert (document["verdict"], document["findings"]) == ("ok", [])
@@ -60,6 +61,7 @@ def test_verify_launches_it_proves_every_text_and_leaves_nothing(vllm_python: Pa
     assert document["left_behind"] == {"processes": 0, "gpu_bytes": 0}
     assert [attempt["outcome"] for attempt in document["attempts"]] == ["ok"]
     assert (f"--tensor-parallel-size {tp}" in document["known_good"]) == (tp > 1)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_another_parser_leaves_the_call_in_the_text(vllm_python: Path, tmp_path: Path) -> None:

@@ -51,6 +51,19 @@ def test_a_listed_model_needs_no_files() -> None:
     assert isinstance(config_of("someone/unheard-of", None), Unknown)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", "not read; all facts agree with github.com/"),
+        ("mistralai/Mistral-Large-Instruct-2407", "not read; 8 facts agree with github.com/"),
+        ("ibm-granite/granite-3.1-2b-instruct", "not read; compared with nothing else)"),
+        ("RedHatAI/Qwen2.5-7B-Instruct-FP8-dynamic", "with the quantization of the name (https://"),
+    ],
+)
+def test_a_listed_model_says_what_its_facts_were_compared_with(name: str, said: str) -> None:
+    assert said in config(name).origin
+
+
 def test_the_snapshot_of_a_healthy_machine_is_planned() -> None:
     found = of_snapshot(snapshot("vllm serve Qwen/Qwen2.5-7B-Instruct"))
     assert isinstance(found, Planned)

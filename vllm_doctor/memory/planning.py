@@ -122,15 +122,24 @@ def config_of(name: str, model: Model | Unknown | None) -> Config | Unknown:
             weight_files=model.weight_files,
         )
     if entry is not None:
-        derived = f", as {entry.derived_from} with the quantization of the name" if entry.derived_from else ""
-        origin = f"the catalogue{derived} ({entry.source}: that file itself was not read)"
-        return Config(text=entry.config_json, origin=origin, entry=entry)
+        return Config(text=entry.config_json, origin=_of_the_catalogue(entry), entry=entry)
     if model is None:
         return Unknown("no launch names a model")
     reason = (
         model.reason if isinstance(model, Unknown) else model.config.reason if isinstance(model.config, Unknown) else ""
     )
     return Unknown(reason or f"the config of {name} is not known")
+
+
+def _of_the_catalogue(entry: catalogue.Entry) -> str:
+    """Where an entry's facts are from, and what of them was compared with what."""
+    derived = f", as {entry.derived_from} with the quantization of the name" if entry.derived_from else ""
+    compared = "compared with nothing else"
+    if (found := entry.compared) is not None:
+        extent = "all facts" if found.facts is None else f"{len(found.facts)} facts"
+        others = f" and {len(found.sources) - 1} more" if len(found.sources) > 1 else ""
+        compared = f"{extent} agree with {found.sources[0]}{others}"
+    return f"the catalogue{derived} ({entry.source}: that file itself was not read; {compared})"
 
 
 def of_launch(

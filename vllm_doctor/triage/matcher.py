@@ -28,14 +28,17 @@ MAXIMUM_LEFT_OUT_BYTES = 64 * 2**20
 LOOK_COST = 3500
 LOOK_COST_PER_BYTE = 4
 CHECK_COST = 150
+BYTES_PER_CHECK_COST = 4
 CANDIDATE_COST = 400
 CANDIDATE_COST_PER_BYTE = 2
 MATCH_COST = 5000
 JOIN_COST = 6000
 REPEATED_COST = 600
 
-# Expressions that are tried on one line, those with the longest literals first: a message holds those of fewer.
-MAXIMUM_CANDIDATES = 192
+# Expressions that are looked at for one line: messages hold the literals of a hundred ("is not supported with").
+# All that a match needs is held by few: so many of these are tried.
+MAXIMUM_CANDIDATES = 256
+MAXIMUM_TRIED = 64
 
 # Of a line longer than the first, so much is looked at before and behind a literal.
 LONG_LINE_BYTES = 1536
@@ -127,12 +130,11 @@ class Patterns:
                 by_literal.setdefault(literal.encode(), []).append(pattern)
         self.prefilter = Prefilter(by_literal)
         self.with_literal = [tuple(by_literal[literal]) for literal in self.prefilter.literals]
-        self._order = [(-len(literal), literal) for literal in self.prefilter.literals]
 
     def of(self, numbers: Iterable[int]) -> list[_Pattern]:
-        """The expressions that these literals may lead to, those with the longest literals first."""
+        """The expressions that these literals may lead to."""
         found: dict[int, _Pattern] = {}
-        for number in sorted(numbers, key=self._order.__getitem__):
+        for number in sorted(numbers):
             for pattern in self.with_literal[number]:
                 found[id(pattern)] = pattern
         return list(found.values())
@@ -328,9 +330,12 @@ class Matcher:
         missed: list[_Pattern] = []
         done: set[str] = set()
         lower = text.lower()
-        self._effort.spend(CHECK_COST * len(candidates))
+        self._effort.spend((CHECK_COST + len(lower) // BYTES_PER_CHECK_COST) * len(candidates))
+        tried = 0
         for pattern in candidates:
-            captures = self._captures(pattern, text) if pattern.may_match(lower) else None
+            worthwhile = tried < MAXIMUM_TRIED and pattern.may_match(lower)
+            tried += worthwhile
+            captures = self._captures(pattern, text) if worthwhile else None
             if captures is None:
                 missed.append(pattern)
             elif pattern.signature.id not in done:

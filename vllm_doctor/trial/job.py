@@ -35,9 +35,17 @@ STOP_SECONDS = 40.0
 ADOPTION_SECONDS = 2.0
 
 
-def start(argv: Sequence[str], *, environment: Mapping[str, str], folder: Path | None, port: int) -> "Job":
+def start(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path | None,
+    port: int,
+    private_cache: bool = False,
+) -> "Job":
     """Start that command in that folder (None: here) with these variables, TMPDIR and the marker.
 
+    With `private_cache` vLLM caches in the job's folder instead of the user's (VLLM_CACHE_ROOT, vllm/envs.py).
     Raises LaunchError where the program cannot be started. What was started is gone when the context ends.
     """
     if ours.read(os.getpid()) is None:
@@ -45,8 +53,9 @@ def start(argv: Sequence[str], *, environment: Mapping[str, str], folder: Path |
             "a server is only started where /proc shows its processes", "run it on Linux, where vLLM runs"
         )
     job = Job(port)
+    place = {"VLLM_CACHE_ROOT": f"{job.temporary}/cache"} if private_cache else {}
     try:
-        job.start(argv, environment, folder)
+        job.start(argv, {**environment, **place}, folder)
     except BaseException:
         job.kill_now()
         raise

@@ -37,13 +37,17 @@ _UNSUPPORTED: Mapping[str, str] = {
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """A launch ready to be started: nothing of it is printed, for its secrets are in clear."""
+    """A launch ready to be started: nothing of it is printed, for its secrets are in clear.
+
+    `private_cache`: what vLLM caches of it (compiled graphs, a model's traits) goes with the job.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     url: str
     port: int
     key: str | None = None
+    private_cache: bool = False
 
 
 def require_startable(launch: Launch) -> None:

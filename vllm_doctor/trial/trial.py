@@ -84,7 +84,13 @@ class Told(Struct, frozen=True):
 def trial(target: Target, folder: Path, limits: Limits, walk: Walk, told: Told) -> Outcome:
     """Start the target, and take it down whatever comes between; raises LaunchError where it cannot be started."""
     began = time.monotonic()
-    with start(target.argv, environment=target.environment, folder=folder, port=target.port) as job:
+    with start(
+        target.argv,
+        environment=target.environment,
+        folder=folder,
+        port=target.port,
+        private_cache=target.private_cache,
+    ) as job:
         ready = wait_ready(job, target.url, limits, told.stage)
         outcome = _served(job, ready, target, walk, told) if isinstance(ready, Ready) else _broken_off(job, ready)
         left = job.stop()

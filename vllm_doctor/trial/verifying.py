@@ -98,7 +98,7 @@ def _of_canary(wanted: Wanted, progress: Progress) -> Verification:
         words = _canary_words(port, (*flags, *more), {**variables, **further})
         launch = _placed(parse_launch(words), snapshot, wanted)
         one, walk = structs.replace(snapshot, launch=launch), _canary_walk(wanted, launch, platform)
-        runs.append(_run(once, one, secrets.Secrets(), walk, progress, name))
+        runs.append(_run(once, one, secrets.Secrets(), walk, progress, name, private_cache=True))
     given = runs[0].attempts[0].command
     left_out = matrix.left_out(snapshot) if wanted.matrix else ()
     found = Verification(given=given, runs=tuple(runs), snapshot=snapshot, canary=True, left_out=left_out)
@@ -174,7 +174,14 @@ def _options(wanted: Wanted, key: str | None, *, tools: bool) -> "Options":
 
 
 def _run(
-    wanted: Wanted, snapshot: Snapshot, kept: secrets.Secrets, walk: Walk, progress: Progress, name: str = ""
+    wanted: Wanted,
+    snapshot: Snapshot,
+    kept: secrets.Secrets,
+    walk: Walk,
+    progress: Progress,
+    name: str = "",
+    *,
+    private_cache: bool = False,
 ) -> Run:
     number = 0
 
@@ -183,6 +190,7 @@ def _run(
         number += 1
         shown = _Shown(progress, name or (f"attempt {number}" if number > 1 else ""))
         ready = target.target(launch, kept, wanted.inherited)
+        ready = structs.replace(ready, private_cache=private_cache)
         told = Told(stage=shown.stage, step=shown.step)
         outcome = trial(ready, wanted.request.folder, wanted.limits, walk, told)
         shown.ended("failed")

@@ -1,9 +1,10 @@
 """Widely served models with their config facts, for a plan without network and for gated repositories.
 
-The configs and the counts of parameters were written down from memory in part, and none was compared with the file at
-`source`, which is where the publisher's own config.json lies: a plan says so. A test holds the count that follows from
-a config against the one written beside it, which shows slips, not errors that both share. A config at hand, or the
-hub's, wins over these.
+The configs and the counts of parameters were written down from memory in part. The file at `source`, the publisher's
+own config.json, was out of reach; most entries were compared with copies of it or with tables of others instead
+(`compared`, by scripts/compare_catalogue.py), wholly or in some facts, and a plan says with what. A test holds each
+entry to what was compared, and the count of parameters that follows from its config to the one written beside it. A
+config at hand, or the hub's, wins over these.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from importlib.resources import files
 
 import msgspec
 
+from vllm_doctor.memory.catalogue.comparison import Comparison
 from vllm_doctor.memory.catalogue.variants import QUANTIZED_SUFFIXES, variant_of
 
 __all__ = ["Entry", "find", "names", "quantized", "suggest"]
@@ -25,7 +27,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `chat`: it has a chat template (False: a base, code or embedding model). `gated` None: not known. `parameters` as
     said to be published, None where nothing is. `derived_from` names the base of a quantized variant that is not
-    itself listed.
+    itself listed. `compared`: where its facts (a variant's base's) were found stated alike, None: nowhere.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int | None = None
     note: str = ""
     derived_from: str | None = None
+    compared: Comparison | None = None
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +55,7 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True):
     gated: bool | None = None
     parameters: int | None = None
     note: str = ""
+    compared: Comparison | None = None
 
 
 def find(name: str) -> Entry | None:
@@ -117,4 +121,5 @@ def _entry(name: str, row: _Row) -> Entry:
         gated=row.gated,
         parameters=row.parameters,
         note=row.note,
+        compared=row.compared,
     )
