@@ -17,8 +17,10 @@ from typing import Any
 COMPILED = (
     "vllm._C_stable_libtorch",
     "vllm._moe_C",
+    "vllm._flashkda_C",
     "vllm._flashmla_C",
     "vllm._flashmla_extension_C",
+    "vllm.third_party.flashmla.flash_mla_interface",
     "vllm.cumem_allocator",
     "vllm.vllm_flash_attn",
     "vllm.vllm_flash_attn.flash_attn_interface",
@@ -54,6 +56,7 @@ def replace_modules() -> None:
         module = Nameless(name)
         module.__path__ = []
         module.is_fa_version_supported = lambda version, *_: version in (2, 3)  # type: ignore[attr-defined]
+        module.FlashMLASchedMeta = type("FlashMLASchedMeta", (), {})  # type: ignore[attr-defined]
         sys.modules.setdefault(name, module)
 
 

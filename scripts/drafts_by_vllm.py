@@ -48,14 +48,17 @@ def drafted(target: str, speculative: dict[str, Any], tp: int) -> dict[str, Any]
             model = initialize_model(vllm_config=config, model_config=draft)
         torch.set_default_dtype(torch.float32)
         caches: dict[tuple[Any, ...], int] = {}
+        # Gemma 4's assistant looks into the target's caches: the proposer joins them after it is built.
+        alone = type(model).__name__ != "Gemma4MTP"
         for layer in config.compilation_config.static_forward_context.values():
-            spec = layer.get_kv_cache_spec(config) if hasattr(layer, "get_kv_cache_spec") else None
+            spec = layer.get_kv_cache_spec(config) if alone and hasattr(layer, "get_kv_cache_spec") else None
             if spec is not None:
                 caches[cache_of(spec)] = caches.get(cache_of(spec), 0) + 1
     if os.environ.get("SHOW_NAMES"):
         print("\n".join(f"{n} {tuple(p.shape)} {p.dtype}" for n, p in model.named_parameters()), file=sys.stderr)
-    heads = {id(m.weight): m.weight for m in model.modules() if isinstance(m, ParallelLMHead)}
-    tables = {id(m.weight): m.weight for m in model.modules() if isinstance(m, VocabParallelEmbedding)}
+    divided = [m for m in model.modules() if isinstance(m, VocabParallelEmbedding) and not m.disable_tp]
+    heads = {id(m.weight): m.weight for m in divided if isinstance(m, ParallelLMHead)}
+    tables = {id(m.weight): m.weight for m in divided}
     tables = {key: weight for key, weight in tables.items() if key not in heads}
 
     def size(weights: Any) -> int:

@@ -17,7 +17,7 @@ from vllm_doctor.snapshot import Snapshot
 # One correction may uncover the next; more rounds than this are no correction any more.
 MAXIMUM_ROUNDS = 4
 
-# Each proof runs the checks once; what is beyond is not proved, and so not offered.
+# Each proof runs the checks once; what is beyond is not proved, and so told in words only.
 MAXIMUM_PROOFS = 60
 MAXIMUM_SECONDS = 20.0
 
@@ -51,12 +51,15 @@ class _Judge:
     def proved(self, finding: Finding) -> Finding:
         """The finding without the launch fixes that do not cure it or that bring a new complaint.
 
-        Where none is left, the first that cures stays as words, which say what it uncovers.
+        Where none is left, the first that cures stays as words, which say what it uncovers; so does one that there was
+        no time to prove.
         """
         kept: list[Fix] = []
         advice: list[Fix] = []
+        unproved: list[Fix] = []
         for fix in finding.fixes:
             if fix.launch is not None and (self._proofs_left <= 0 or time.monotonic() > self._deadline):
+                unproved.append(Fix(title=fix.title))
                 continue
             self._proofs_left -= fix.launch is not None
             new = () if fix.launch is None else self._new_complaints(finding, fix.launch)
@@ -64,7 +67,7 @@ class _Judge:
                 kept.append(fix)
             elif new is not None:
                 advice.append(Fix(title=f"{fix.title}, then mend what that uncovers: {new[0].title}"))
-        return structs.replace(finding, fixes=tuple(kept or advice[:1]))
+        return structs.replace(finding, fixes=tuple(kept or advice[:1] or unproved[:1]))
 
     def corrected(self, given: tuple[Finding, ...]) -> tuple[str | None, tuple[Finding, ...]]:
         """The command with a fix for each finding, round after round, where no complaint about it remains.

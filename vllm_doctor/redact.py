@@ -68,6 +68,8 @@ _NAMED = re.compile(
     r"(?:\s{0,2}=(?!=)\s{0,2}|\\{0,3}['\"]\s{0,4}:\s{0,4}|(?P<colon>:)\s{1,4}|(?P<blank>\s{1,4})(?!-))"
 )
 _VALUE = re.compile(r"(?P<quote>\\{0,3}['\"])(?:(?!(?P=quote))(?:\\.|[^\n]))*(?P=quote)?|[^\s'\"&,;)}\]]+")
+# What stands after an option's name in a sentence about it, and is nobody's secret.
+_PROSE = frozenset({"or", "and", "is", "needs", "takes", "with", "without", "VALUE"})
 # Most strings hold nothing of the kind: one search decides whether the patterns above are worth running.
 _SUSPECT = re.compile(
     r"[^\x20-\x7e\n\t]|:/|@|bearer|basic|token|key|secret|pass|pwd|auth|cookie|credential|dsn|sig|hf_|sk-|_pat_"
@@ -192,7 +194,7 @@ def _mask_named(value: str) -> str:
         if head.start() < end or not _names_secret(head, value):
             continue
         found = _VALUE.match(value, head.end())
-        if found is not None:
+        if found is not None and not (head["blank"] is not None and found[0] in _PROSE):
             kept += [value[end : head.end()], MASK]
             end = found.end()
     return "".join(kept) + value[end:]

@@ -8,8 +8,9 @@ from msgspec import Struct
 from vllm_doctor.check import check
 from vllm_doctor.facts import FlagUse, Launch
 from vllm_doctor.finding import Confidence, Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.releases import Release
 from vllm_doctor.snapshot import Snapshot
-from vllm_doctor_checks.launching import numbers, planned_release, switched
+from vllm_doctor_checks.launching import numbers, parser_of_family, planned_release, switched
 
 
 class Rule(Struct, frozen=True, kw_only=True):
@@ -24,6 +25,14 @@ class Rule(Struct, frozen=True, kw_only=True):
     why: str
     fixes: tuple[Fix, ...]
     certain_from: tuple[int, int] = (0, 32)
+
+
+def _parser_fix(launch: Launch, release: Release) -> tuple[Fix, ...]:
+    """The parser of the model's family, where the model's name tells it."""
+    if (known := parser_of_family(launch, release)) is None:
+        return ()
+    edit = LaunchEdit(set={"--tool-call-parser": known[1]})
+    return (Fix(title=f"Add --tool-call-parser {known[1]}, which {known[0]} takes", launch=edit, automatic=True),)
 
 
 def _below(first: str, second: str) -> Callable[[Launch], bool]:
@@ -305,15 +314,18 @@ def flag_conflict(snapshot: Snapshot) -> Iterator[Finding]:
         release = planned_release(snapshot)
         for rule in hits:
             if all(use.name.partition(".")[0].replace("--no-", "--") in release.flags for use in _uses(launch, rule)):
-                yield _finding(launch, rule, numbers(release.version)[:2] >= rule.certain_from)
+                named = _parser_fix(launch, release) if rule is RULES[0] else ()
+                yield _finding(launch, rule, numbers(release.version)[:2] >= rule.certain_from, named)
 
 
 def _uses(launch: Launch, rule: Rule) -> list[FlagUse]:
     return [use for use in launch.flags if use.name in rule.flags]
 
 
-def _finding(launch: Launch, rule: Rule, certain: bool) -> Finding:
+def _finding(launch: Launch, rule: Rule, certain: bool, named: tuple[Fix, ...]) -> Finding:
     evidence = (*(f"{u.spelled} {' '.join(u.values)}".strip() for u in _uses(launch, rule)), rule.why)
+    # A fix that names the parser says more than the one that tells to look for it.
+    fixes = (*named, *rule.fixes[len(named) :])
     if certain:
-        return error("flag-conflict", rule.title, evidence=evidence, fixes=rule.fixes)
-    return warning("flag-conflict", rule.title, evidence=evidence, fixes=rule.fixes, confidence=Confidence.LIKELY)
+        return error("flag-conflict", rule.title, evidence=evidence, fixes=fixes)
+    return warning("flag-conflict", rule.title, evidence=evidence, fixes=fixes, confidence=Confidence.LIKELY)

@@ -41,7 +41,7 @@ def judge(use: FlagUse, name: str, value: str, release: Release) -> Iterator[Fin
             f"{name} needs a JSON object, and {value[:60]!r} is none",
             evidence=(
                 f"{use.spelled} {value[:200]}",
-                f"the keys: {', '.join(sorted(config_keys.CONFIG_KEYS[name])[:40])}",
+                f"its keys are {', '.join(sorted(config_keys.CONFIG_KEYS[name])[:40])}",
             ),
             fixes=(Fix(title=f"Write an object in single quotes, or single keys as {name}.KEY VALUE"),),
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from vllm_doctor.check import NotKnown, check
 from vllm_doctor.facts import FlagUse
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
+from vllm_doctor.launch.edit import words_of
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import NEVER_EXISTED, flag_history, newest, removed_flag_replacement
 from vllm_doctor.snapshot import Snapshot
@@ -28,19 +29,23 @@ _OF_OTHERS: dict[str, tuple[str, str]] = {
     "--chunked-prefill-size": ("SGLang", "--max-num-batched-tokens"),
     "--disable-cuda-graph": ("SGLang", "--enforce-eager"),
     "--num-shard": ("text-generation-inference", "--tensor-parallel-size"),
-    "--sharded": ("text-generation-inference", "--tensor-parallel-size"),
     "--quantize": ("text-generation-inference", "--quantization"),
     "--max-total-tokens": ("text-generation-inference", "--max-model-len"),
     "--max-input-length": ("text-generation-inference", "--max-model-len"),
     "--max-concurrent-requests": ("text-generation-inference", "--max-num-seqs"),
     "--ctx-size": ("llama.cpp", "--max-model-len"),
-    "--n-gpu-layers": ("llama.cpp", "--cpu-offload-gb"),
     "--parallel": ("llama.cpp", "--max-num-seqs"),
     "--alias": ("llama.cpp", "--served-model-name"),
     "--max-batch-size": ("TensorRT-LLM", "--max-num-seqs"),
     "--max-seq-len": ("TensorRT-LLM", "--max-model-len"),
     "--max-context-length": ("other servers", "--max-model-len"),
     "--gpus": ("docker", "--tensor-parallel-size"),
+}
+# Flags of theirs that have no counterpart whose value would mean the same, and what vLLM does instead.
+_OF_OTHERS_ONLY: dict[str, tuple[str, str]] = {
+    "--n-gpu-layers": ("llama.cpp", "vLLM puts every layer on the GPUs; --cpu-offload-gb keeps weights in RAM"),
+    "--gpu-layers": ("llama.cpp", "vLLM puts every layer on the GPUs; --cpu-offload-gb keeps weights in RAM"),
+    "--sharded": ("text-generation-inference", "--tensor-parallel-size N spreads the model over N GPUs"),
 }
 # `--task` of 0.6.4 to 0.12.0 and what each of its values became (release notes of 0.13.0; the hint that 0.32.0 prints).
 _TASKS: dict[str, dict[str, str | None] | None] = {
@@ -134,6 +139,10 @@ def _explained(use: FlagUse, name: str, options: Options, version: str, existed:
     if name in _OF_OTHERS:
         owner, own = _OF_OTHERS[name]
         return f"{name} is a flag of {owner}, not of vLLM", _of_another(use, own, options)
+    if name in _OF_OTHERS_ONLY:
+        owner, instead = _OF_OTHERS_ONLY[name]
+        fix = Fix(title=f"Drop {name}: {instead}", launch=_dropped(use), automatic=True)
+        return f"{name} is a flag of {owner}, not of vLLM", (fix,)
     guess = nearest(name, options.long)
     if guess is None:
         return f"vLLM {version} has no flag {name}", (Fix(title=f"Drop {name}", launch=_dropped(use)),)
@@ -148,8 +157,9 @@ def _set_instead(use: FlagUse, name: str, options: Options) -> Fix:
     """The same value under the right name; only where the two take the same number of words."""
     flag = options.flags.get(options.long.get(name, name))
     takes = flag is not None and flag.nargs != "0" and name == flag.name
-    fits = len(use.values) == 1 if takes else not use.values
-    value = use.values[0] if takes and use.values else None
+    several = flag is not None and takes and words_of(name, "a b") == ("a", "b")
+    fits = (bool(use.values) if several else len(use.values) == 1) if takes else not use.values
+    value = " ".join(use.values if several else use.values[:1]) if takes and use.values else None
     edit = LaunchEdit(set={name: value}, unset=(use.spelled,))
     words = f"{name} {value}" if value else name
     return Fix(title=f"Write {words} in place of {use.spelled}", launch=edit if fits else None, automatic=fits)

@@ -8,7 +8,7 @@ from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.releases import Flag, Release
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks.flag_json import is_braced
-from vllm_doctor_checks.launching import numbers, plugin
+from vllm_doctor_checks.launching import numbers, parser_of_family, plugin
 
 # SOURCE: `_LOAD_FORMAT_TO_MODEL_LOADER` of vllm/model_executor/model_loader/__init__.py, 0.32.0, and the `LoadFormat`
 # members of earlier releases; a plugin may register more.
@@ -35,7 +35,8 @@ def judge(snapshot: Snapshot, use: FlagUse, flag: Flag, value: str, release: Rel
     name = flag.alias_of or flag.name
     if name == "--tool-call-parser" and not snapshot.launch.has("--tool-parser-plugin"):
         needed = snapshot.launch.has("--enable-auto-tool-choice")
-        yield from _name(snapshot, use, value, release.tool_parsers, "tool call parser", certain=needed)
+        meant = parser_of_family(snapshot.launch, release)
+        yield from _name(snapshot, use, value, release.tool_parsers, "tool call parser", certain=needed, meant=meant)
     elif name == "--reasoning-parser" and not snapshot.launch.has("--reasoning-parser-plugin"):
         yield from _name(snapshot, use, value, release.reasoning_parsers, "reasoning parser", certain=True)
     elif name == "--load-format" and snapshot.launch.value("--quantization") != value:
@@ -78,15 +79,26 @@ def _no_object(use: FlagUse, value: str) -> Finding:
 
 
 def _name(
-    snapshot: Snapshot, use: FlagUse, value: str, known: tuple[str, ...], what: str, *, certain: bool
+    snapshot: Snapshot,
+    use: FlagUse,
+    value: str,
+    known: tuple[str, ...],
+    what: str,
+    *,
+    certain: bool,
+    meant: tuple[str, str] | None = None,
 ) -> Iterator[Finding]:
+    """`meant` is the name that the model's family takes, behind the family's own: it counts more than the spelling."""
     if not known or value in known:
         return
     # Of a short word every letter counts: `gguf` is not a slip of `hf`.
     guess = nearest(value.lower(), known, min(3, max(1, len(value) // 3))) or next(
         (k for k in known if len(k) > 2 and (value.startswith(k) or k.startswith(value))), None
     )
-    title = f"{value!r} is no {what} of this vLLM" + (f"; the nearest is {guess!r}" if guess else "")
+    near = f"; the nearest is {guess!r}" if guess else ""
+    if meant is not None:
+        near, guess = f"; {meant[0]} takes {meant[1]!r}", meant[1]
+    title = f"{value!r} is no {what} of this vLLM{near}"
     stranger = plugin(snapshot)
     evidence = [f"{use.spelled} {value}", f"known: {', '.join(sorted(known))}"]
     if value in _LOADS_UNTIL:

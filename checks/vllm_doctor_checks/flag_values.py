@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from vllm_doctor.check import check
+from vllm_doctor.check import NotKnown, check
 from vllm_doctor.facts import FlagUse
 from vllm_doctor.facts.launch import integer
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error
@@ -64,6 +64,8 @@ _SYNONYMS = {
     "float8": "fp8",
     "multiprocessing": "mp",
 }
+# What is written for --dtype where quantized weights are meant.
+_FEW_BITS = ("fp8", "float8", "int8", "int4", "fp4", "nvfp4", "mxfp4", "4bit", "8bit", "q4", "q8", "e4m3", "e5m2")
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -96,6 +98,8 @@ def flag_value(snapshot: Snapshot) -> Iterator[Finding]:
         else:
             yield from _valued(snapshot, use, flag, release)
     yield from _host(snapshot.launch.uses("--host")[-1:])
+    if unread := next((p for p in snapshot.launch.problems if p.startswith("--config:") and "was not read" in p), None):
+        raise NotKnown(unread)
 
 
 def _key_of_level(use: FlagUse) -> Finding:
@@ -173,12 +177,28 @@ def _choice(use: FlagUse, flag: Flag, value: str, release: Release) -> Iterator[
     meant = _SYNONYMS.get(value.lower())
     guess = meant if meant in flag.choices else nearest(folded.lower(), flag.choices)
     guess = None if folded.isdecimal() else guess
+    if flag.name == "--dtype" and value.lower().startswith(_FEW_BITS):
+        yield _quantized_dtype(use, value, release)
+        return
     shown = ", ".join(flag.choices[:20])
     yield error(
         "bad-flag",
         f"{use.name} takes no {value!r} in vLLM {release.version}",
         evidence=(f"{use.spelled} {value}", f"the choices are {shown}"),
         fixes=_instead(use, guess) or (Fix(title=f"Choose one of {shown}"),),
+    )
+
+
+def _quantized_dtype(use: FlagUse, value: str, release: Release) -> Finding:
+    """8 and 4 bits are a quantization: the nearest dtype would take twice the memory and more."""
+    drop = LaunchEdit(unset=(use.spelled,))
+    wants_fp8 = value.lower().startswith(("fp8", "float8"))
+    instead = "--quantization fp8" if wants_fp8 else "a checkpoint that is quantized so"
+    return error(
+        "bad-flag",
+        f"{use.name} takes no {value!r} in vLLM {release.version}: it names the 16 or 32 bits that are computed in",
+        evidence=(f"{use.spelled} {value}", f"the choices are {', '.join(release.flags['--dtype'].choices or ())}"),
+        fixes=(Fix(title=f"Drop {use.spelled}; for weights of fewer bits give {instead}", launch=drop),),
     )
 
 

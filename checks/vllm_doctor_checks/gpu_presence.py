@@ -29,7 +29,10 @@ def gpu_visible(snapshot: Snapshot) -> Iterator[Finding]:
         yield torch
     host = known(snapshot.host)
     gpus = known(seen)
+    docker = snapshot.launch.docker if snapshot.launch is not None else None
     if isinstance(gpus, NvmlUnavailable):
+        if docker is not None and host.container is not None:
+            yield from _beside_this_container(snapshot, docker, host.container)
         yield from _reported_without(snapshot, gpus) or _no_nvml(host, gpus)
         return
     assert isinstance(gpus, Gpus)
@@ -37,7 +40,6 @@ def gpu_visible(snapshot: Snapshot) -> Iterator[Finding]:
         if not gpus.devices:
             yield _no_gpu(host, "the NVIDIA driver is loaded, and it has no GPU", ("NVML counts 0 GPUs",))
         return
-    docker = snapshot.launch.docker if snapshot.launch is not None else None
     if docker is not None and not _gives_gpus(docker, devices.variables(snapshot)):
         yield _container_without_gpus(docker)
     else:
@@ -196,6 +198,16 @@ def _gives_gpus(docker: Docker, given: Mapping[str, str | None]) -> bool:
     options = " ".join(docker.options)
     asked = docker.gpus is not None or "nvidia.com/gpu" in options or "/dev/nvidia" in options
     return asked or "--runtime=nvidia" in options or "--runtime nvidia" in options or "NVIDIA_VISIBLE_DEVICES" in given
+
+
+def _beside_this_container(snapshot: Snapshot, docker: Docker, here: str) -> Iterator[Finding]:
+    """The engine that starts the new container runs outside of this one, and may have GPUs that are not seen here."""
+    if not _gives_gpus(docker, devices.variables(snapshot)):
+        yield _container_without_gpus(docker)
+    raise NotKnown(
+        f"the doctor runs inside a container ({here}), and {docker.program} starts the new one on the machine outside: "
+        "its GPUs are not seen here"
+    )
 
 
 def _container_without_gpus(docker: Docker) -> Finding:

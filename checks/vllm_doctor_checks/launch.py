@@ -47,6 +47,8 @@ __all__ = [
 # From this image on the entry point is `vllm serve`; before it `python3 -m vllm.entrypoints.openai.api_server`.
 # SOURCE: ENTRYPOINT of docker/Dockerfile in the source releases 0.11.0 and 0.11.1.
 _SERVE_IMAGE_FROM = (0, 11, 1)
+# From here on the parser of the module takes a positional word, and ignores it.
+_POSITIONAL_ACCEPTED_FROM = (0, 10)
 # The last release that reads VLLM_ATTENTION_BACKEND is 0.14.1 (vllm/envs.py).
 _BACKEND_VARIABLE_UNTIL = (0, 15)
 
@@ -77,6 +79,8 @@ def launch_form(snapshot: Snapshot) -> Iterator[Finding]:
             yield error("bad-flag", title, evidence=(f"in: {launch.given[:300]}",), fixes=_problem_fixes(problem))
     if unread := next((p for p in launch.problems if p.startswith("--env-file:")), None):
         yield warning("bad-flag", unread, evidence=(f"in: {launch.given[:300]}",))
+    if launch.model_is_positional and _runs_module(launch):
+        yield from _model_not_taken(snapshot, launch)
     docker = launch.docker
     if docker is not None and docker.entrypoint is None and not is_official(docker.image):
         raise NotKnown(f"what the image {docker.image} runs by itself is not known")
@@ -96,6 +100,45 @@ def _demo_server(launch: Launch) -> Finding:
         "vllm.entrypoints.api_server is the old demo server: it is not OpenAI-compatible and has no /v1",
         evidence=(" ".join(launch.program), "the OpenAI-compatible server is `vllm serve`"),
         fixes=(Fix(title="Start the server with `vllm serve`", command=command),),
+    )
+
+
+def _runs_module(launch: Launch) -> bool:
+    """Whether `python -m vllm.entrypoints.openai.api_server` gets the words, by itself or as an image's entry point."""
+    docker = launch.docker
+    if launch.form is LaunchForm.MODULE or any(word.endswith("openai.api_server") for word in launch.program):
+        return True
+    if docker is None or docker.entrypoint is not None or launch.program or not is_official(docker.image):
+        return False
+    return docker.version is not None and numbers(docker.version) < _SERVE_IMAGE_FROM
+
+
+def _model_not_taken(snapshot: Snapshot, launch: Launch) -> Iterator[Finding]:
+    """Only `vllm serve` takes the positional word for the model.
+
+    SOURCE: `model_tag` in the sources of 0.10.0 to 0.33.0: `make_arg_parser` accepts it, and nothing but
+    entrypoints/cli/serve.py reads it; the parser of 0.9.2 does not have it.
+    """
+    version = planned_release(snapshot).version
+    if numbers(version) < _POSITIONAL_ACCEPTED_FROM:
+        title = f"{launch.model} belongs to no flag: vLLM ends with `unrecognized arguments`"
+    else:
+        title = f"{launch.model} is not taken for the model: the server loads its small default model instead"
+    yield error(
+        "bad-flag",
+        title,
+        evidence=(
+            f"in: {launch.given[:300]}",
+            f"vllm.entrypoints.openai.api_server of {version} takes the model by --model; `vllm serve` takes it as a "
+            "word",
+        ),
+        fixes=(
+            Fix(
+                title=f"Write --model {launch.model}",
+                launch=LaunchEdit(set={"--model": launch.model or ""}),
+                automatic=True,
+            ),
+        ),
     )
 
 
@@ -158,7 +201,18 @@ def _stray_words(launch: Launch) -> Finding:
     fix = Fix(title=f"Drop {shown}", launch=LaunchEdit(drop_words=launch.words), automatic=True)
     if guess:
         fix = _with_dashes(launch.words, guess)
+    elif together := _quoted_together(launch.words[0]):
+        fix = together
     return error("flag-conflict" if named else "bad-flag", title, evidence=tuple(evidence), fixes=(fix,))
+
+
+def _quoted_together(word: str) -> Fix | None:
+    """`'--max-model-len 4096'`: a flag and its value in one pair of quotes are one word."""
+    flag, blank, value = word.partition(" ")
+    if not blank or flag not in newest_release().flags or arity(flag) is not Arity.ONE:
+        return None
+    edit = LaunchEdit(drop_words=(word,), set={flag: value.strip()})
+    return Fix(title=f"Write {flag} and its value as two words, not in one pair of quotes", launch=edit, automatic=True)
 
 
 def _missing_dashes(words: tuple[str, ...]) -> str | None:

@@ -88,6 +88,15 @@ def _of_sources(snapshot: Snapshot) -> Release | None:
     return snapshot.environment.source_release if isinstance(snapshot.environment, Environment) and not inside else None
 
 
+def parser_of_family(launch: Launch, release: Release) -> tuple[str, str] | None:
+    """The family that the model's name tells, and the first tool-call parser of it that the release has."""
+    from vllm_doctor import tool_families  # only where a launch asks for tools
+
+    family = tool_families.family(launch.model)
+    parser = next((p for p in family.parsers if p in release.tool_parsers), None) if family is not None else None
+    return (family.name, parser) if family is not None and parser is not None else None
+
+
 def numbers(version: str) -> tuple[int, ...]:
     """The first three numbers of a version, for comparing releases."""
     parts = version.partition("+")[0].split(".")[:3]

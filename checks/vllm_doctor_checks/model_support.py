@@ -36,7 +36,7 @@ ROPE_TYPES = frozenset(
 OTHER_ROPE_TYPES = frozenset({"axial", "rope", "rope_2d", "rope_3d", "1d", "xdrope"})
 TRUST = "--trust-remote-code"
 READ_FIRST = Fix(
-    title="Read the repository's Python files, then allow them: vLLM will run them",
+    title="Read the repository's Python files, which vLLM will run, then allow them with --trust-remote-code",
     launch=LaunchEdit(set={TRUST: None}),
 )
 

@@ -85,3 +85,12 @@ def test_a_snapshot_of_this_host_is_diagnosed_like_the_host(tmp_path: Path) -> N
 
     assert said(there) == said(here)
     assert statuses(there) == statuses(here)
+
+
+def test_a_config_file_of_the_machine_of_the_snapshot_is_not_missing_here() -> None:
+    launch = ("vllm", "serve", "M", "--config", "there.yaml")
+    done = doctor("run", "--snapshot", HEALTHY, "--format", "json", "--", *launch)
+    found = json.loads(done.stdout)
+    checks = {check["id"]: check for check in found["checks"]}
+    assert (done.returncode, checks["flag-value"]["status"]) == (0, "unknown")
+    assert "there.yaml is on the machine of the snapshot" in checks["flag-value"]["reason"]

@@ -114,3 +114,16 @@ def test_a_growing_log_is_followed(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_an_annotation_says_that_the_text_tells_of_it(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("OSError: [Errno 98] Address already in use\n")
+    done = doctor("explain", log, "--format", "github")
+    assert "vllm-doctor: The text tells of 1 error." in done.stdout
+
+
+def test_an_empty_text_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.log").touch()
+    done = doctor("explain", tmp_path / "empty.log")
+    assert done.stdout == "The text is empty: there is nothing to explain.\n"

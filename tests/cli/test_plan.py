@@ -44,6 +44,45 @@ def test_the_document() -> None:
     assert found["parameters"] == 7615616512
 
 
+@pytest.mark.parametrize(
+    ("arguments", "caution"),
+    [
+        (
+            ("--gpu", "L4:2"),
+            "Only 1 of the 2 GPUs is used: --tensor-parallel-size spreads the model over more of them.",
+        ),
+        (("--gpu", "L4", "--vllm", "9.9"), "vLLM 9.9.0 is not known here"),
+        (("--gpu", "L4", "--", "--foo", "3"), "has no flag --foo: it ends there, and the plan does not count with it."),
+        (("--gpu", "L4", "--vllm", "0.6.0", "--", "--async-scheduling"), "vLLM 0.6.0 has no flag --async-scheduling"),
+        (("--gpu", "L4", "--", "--dtype", "fp8"), "takes no 'fp8' for --dtype: it ends there."),
+        (("--gpu", "L4", "--", "--quantization", "foo"), "takes no 'foo' for --quantization: it ends there."),
+        (("--gpu", "V100-SXM2-32GB"), "has no kernels for the V100-SXM2-32GB (compute capability 7.0; from 7.5 on)."),
+        (("--gpu", "H100", "--", "--max-model-len", "200k"), "allows 32,768 tokens: vLLM refuses 200,000."),
+    ],
+)
+def test_what_the_figures_do_not_say_stands_under_the_verdict(arguments: tuple[str, ...], caution: str) -> None:
+    text = doctor("plan", MODEL, *arguments).stdout
+    head = " ".join(text.partition("█")[0].split())
+    assert "Note: " in head
+    assert caution in head
+
+
+def test_no_caution_where_there_is_nothing_to_say() -> None:
+    flags = (
+        "-tp",
+        "2",
+        "--no-enable-prefix-caching",
+        "--max_num_seqs",
+        "8",
+        "-O3",
+        "--disable-log-stats",
+        "--quantization",
+        "fp8",
+    )
+    done = doctor("plan", MODEL, "--gpu", "L4:2", "--format", "json", "--", *flags)
+    assert json.loads(done.stdout)["cautions"] == []
+
+
 def test_the_corrected_launch_fits() -> None:
     done = doctor("plan", "Qwen/Qwen3-8B", "--gpu", "L4", "--format", "json")
     corrected = json.loads(done.stdout)["launch"]["corrected"]
@@ -100,3 +139,23 @@ def test_a_hostile_config_is_one_clear_line(tmp_path: Path, text: str) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_flags_before_the_dashes_are_told_where_they_belong() -> None:
+    done = doctor("plan", MODEL, "--gpu", "L4", "--tensor-parallel-size", "2")
+    assert done.returncode == 2
+    assert "flags of `vllm serve` come last, after --" in done.stderr
+
+
+def test_a_release_without_the_architecture_is_told() -> None:
+    text = doctor("plan", "google/gemma-3-27b-it", "--gpu", "H200", "--vllm", "0.6.0").stdout
+    assert "vLLM 0.6.0 has no code for Gemma3ForConditionalGeneration (0.8.0 to 0.33.0 have)." in text
+
+
+def test_every_gpu_tells_of_a_flag_that_is_not_read() -> None:
+    text = doctor("plan", MODEL, "--all-gpus", "--", "--foo", "3").stdout
+    assert (
+        text.rstrip()
+        .splitlines()[-1]
+        .endswith("has no flag --foo: it ends there, and the plan does not count with it.")
+    )

@@ -50,3 +50,10 @@ def test_a_release_that_is_not_known_is_one_line() -> None:
     done = doctor("releases", "9.9.9")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "9.9.9 is not in the data" in done.stderr
+
+
+def test_a_diff_for_a_launch_names_no_default_that_stays_nothing_or_that_the_launch_gives() -> None:
+    done = doctor("releases", "--diff", "0.8.5", "0.20.2", "--format", "json", "--", "vllm", "serve", "M")
+    defaults = json.loads(done.stdout)["defaults"]
+    assert defaults["--gpu-memory-utilization"] == {"old": "0.9", "new": "0.92"}
+    assert not {"--model", "--hf-overrides", "--config"} & defaults.keys()

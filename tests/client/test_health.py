@@ -1,6 +1,5 @@
 """The figures of /metrics: read, subtracted, judged; what is absent is not evaluated."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +162,7 @@ def test_any_bytes_after_a_good_line_are_read_or_given_up(noise: bytes) -> None:
 
 def test_too_many_samples_are_given_up() -> None:
     body = b"".join(b'vllm:x{a="%d"} 1\n' % n for n in range(40_000))
-    started = time.monotonic()
     assert read(Reply(method="GET", url="http://x", status=200, body=body)) is None
-    assert time.monotonic() - started < 5
 
 
 def test_a_watch_samples_until_its_end() -> None:

@@ -70,6 +70,13 @@ def test_time_and_memory_are_bounded(kind: str, place: str) -> None:
         assert found.findings[0].fixes
 
 
+def test_no_other_place_is_asked_where_an_answer_does_not_end() -> None:
+    with Scripted({"*": HOSTILE["a drip of body"]}) as server:
+        found = walk(server.base, Options(timeout_seconds=SECONDS))
+        assert [asked.path for asked in server.asked] == ["/health", "/v1/models"]
+    assert found.findings[0].title.endswith("does not end its answer as an API does")
+
+
 def test_the_key_does_not_follow_a_redirect() -> None:
     with Scripted() as other:
         target = f"http://127.0.0.1:{other.port}/v1/models"
@@ -162,10 +169,8 @@ def test_any_json_is_read_without_an_exception(value: dict[str, Any]) -> None:
     "body", [b"data: " + b"[" * 100_000, b"data: {}\n\n" * 50_000, b"\n" * 1_000_000, b"data: [DONE]" * 100_000]
 )
 def test_a_stream_of_any_size_is_read_in_bounds(body: bytes) -> None:
-    started = time.monotonic()
     found = chatting.events(body)
     assert len(found.chunks) <= chatting.MAXIMUM_EVENTS
-    assert time.monotonic() - started < 3
 
 
 def test_a_stream_that_never_ends_is_left() -> None:

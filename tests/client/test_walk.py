@@ -49,10 +49,21 @@ def test_the_default_walk_asks_for_few_tokens() -> None:
     assert 0 < sum(asked) <= 64
 
 
-@pytest.mark.parametrize("path", ["", "/", "/v1/v1", "/v1/chat/completions", "/v1/models", "/foo/v1"])
-def test_a_wrong_path_brings_the_right_one(path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("", "/v1 is missing at the end of the address"),
+        ("/", "/v1 is missing at the end of the address"),
+        ("/v1/v1", "The address has /v1 twice"),
+        ("/v1/chat/completions", "The address goes on behind /v1: the client appends /chat/completions itself"),
+        ("/v1/models", "The address goes on behind /v1: the client appends /chat/completions itself"),
+        ("/foo/v1", "The path before /v1 is not the server's"),
+    ],
+)
+def test_a_wrong_path_brings_the_right_one(path: str, what: str) -> None:
     connection = walked(path=path)
     assert (connection.findings[0].cause, failed(connection)) == ("endpoint-wrong", ["path"])
+    assert connection.findings[0].title.startswith(what)
     assert settings(connection)["Base URL"].endswith("/v1")
     assert any(seen.endswith("/v1/models: 200") for seen in connection.findings[0].evidence)
 

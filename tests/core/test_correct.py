@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import pytest
 from msgspec import structs
 
 from vllm_doctor.check import Check, check
@@ -68,6 +69,13 @@ def test_a_fix_that_only_uncovers_the_next_complaint_is_told_and_not_offered() -
     assert titles(made) == [["edit 0, then mend what that uncovers: --worse is refused"]]
     assert made.findings[0].fixes[0].launch is None
     assert made.corrected is None
+
+
+def test_a_fix_that_there_is_no_time_to_prove_stays_as_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vllm_doctor.correct.MAXIMUM_PROOFS", 0)
+    made = corrected("vllm serve m --bad 1", refuses("--bad", DROP))
+    assert (made.corrected, titles(made)) == (None, [["edit 0"]])
+    assert made.findings[0].fixes[0].launch is None
 
 
 def test_what_no_command_mends_is_said_to_remain() -> None:

@@ -235,3 +235,21 @@ def test_no_secret_is_kept() -> None:
 def test_words_as_given_are_not_read_as_shell() -> None:
     launch = parse_launch(["vllm", "serve", "M", "--chat-template", "{{ a; b }} # c"])
     assert launch.value("--chat-template") == "{{ a; b }} # c"
+
+
+def test_a_command_in_quotes_is_read_as_it_would_be_typed() -> None:
+    launch = parse_launch(["export A=b; cd /x && vllm serve M --port 1 > log.txt 2>&1 &"])
+    assert (launch.model, launch.value("--port"), launch.environment) == ("M", "1", {"A": "b"})
+    assert (launch.words, launch.problems) == ((), ())
+
+
+@pytest.mark.parametrize("words", [["kubectl", "run", "vllm", "--image=vllm/vllm-openai"], ["docker", "compose", "up"]])
+def test_a_launch_that_stands_elsewhere_is_asked_for(words: list[str]) -> None:
+    with pytest.raises(LaunchError, match="takes the launch from elsewhere"):
+        parse_launch(words)
+
+
+def test_a_command_in_quotes_whose_quotes_do_not_match_is_not_shown() -> None:
+    with pytest.raises(LaunchError) as raised:
+        parse_launch(["vllm serve M --api-key 'top secret"])
+    assert "secret" not in str(raised.value)

@@ -161,6 +161,16 @@ def launch_after(text: str, edit: LaunchEdit) -> str:
         ("docker run -e A=b i/vllm M", LaunchEdit(env={"A": "c"}), "docker run -e A=c i/vllm M"),
         ("docker run -eA=b --env=B=c i/vllm M", LaunchEdit(env={"A": None, "B": None}), "docker run i/vllm M"),
         ("vllm serve M", LaunchEdit(positional="N"), "vllm serve N"),
+        (
+            "python -m vllm.entrypoints.openai.api_server M --port 1",
+            LaunchEdit(set={"--model": "M"}),
+            "python -m vllm.entrypoints.openai.api_server --port 1 --model M",
+        ),
+        (
+            "vllm serve M --served-model-name a --port 1",
+            LaunchEdit(set={"--served-model-name": "a b"}),
+            "vllm serve M --served-model-name a b --port 1",
+        ),
         ("vllm serve --model M", LaunchEdit(positional="N"), "vllm serve --model N"),
         ("vllm serve M a b", LaunchEdit(drop_words=("a", "b")), "vllm serve M"),
         (

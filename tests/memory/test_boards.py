@@ -24,6 +24,13 @@ GIB = 2**30
         ("RTX 3060 12 GB", "RTX 3060", 11.67, 86, 1),
         ("Tesla T4", "T4", 14.65, 75, 1),
         ("B200:8", "B200", 178.35, 100, 8),
+        ("rtx4090:2", "RTX 4090", 23.55, 89, 2),
+        ("2xH100", "H100 80GB HBM3", 79.19, 90, 2),
+        ("8 x A100 80GB", "A100-SXM4-80GB", 79.25, 80, 8),
+        ("H100x8", "H100 80GB HBM3", 79.19, 90, 8),
+        ("RTX 4090 x2", "RTX 4090", 23.55, 89, 2),
+        ("H100 SXM5 80GB", "H100 80GB HBM3", 79.19, 90, 1),
+        ("A100-SXM-40GB", "A100-SXM4-40GB", 39.6, 80, 1),
     ],
 )
 def test_a_board_by_its_name(text: str, name: str, total_gib: float, capability: int, count: int) -> None:
@@ -42,6 +49,14 @@ def test_a_board_by_its_name(text: str, name: str, total_gib: float, capability:
         ("H100:0", "no number of GPUs"),
         ("H100:x", "no number of GPUs"),
         (":2", "names no GPU"),
+        ("mi300x", "is no NVIDIA GPU"),
+        ("Radeon RX 7900 XTX", "is no NVIDIA GPU"),
+        ("DGX Spark", "how much memory a GPU called GB10 has"),
+        ("jetson orin", "how much memory a GPU called Orin has"),
+        ("0xH100", "no GPU called"),
+        ("000012345xH100", "no GPU called"),
+        ("RTX 4091", r"did you mean RTX 4090"),
+        ("zzz", "write it as nvidia-smi does"),
         ("", "names no GPU"),
     ],
 )
@@ -49,6 +64,14 @@ def test_what_names_no_board_is_said_in_one_line(text: str, says: str) -> None:
     with pytest.raises(DoctorError, match=says) as raised:
         boards.device(text)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [("rtx4090", "8.9"), ("DGX Spark", "12.1"), ("H100 SXM5", "9.0"), ("RTX", None), ("foo", None), ("", None)],
+)
+def test_the_capability_of_a_board_by_its_name(name: str, capability: str | None) -> None:
+    assert boards.capability(name) == capability
 
 
 @given(st.text(max_size=300))

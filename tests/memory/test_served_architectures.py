@@ -9,7 +9,8 @@ import pytest
 from vllm_doctor import releases
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.config_values import Config, ConfigError
-from vllm_doctor.memory.families.drafts import DRAFTS, MTP_LAYERS
+from vllm_doctor.memory.families.drafts import DRAFTS
+from vllm_doctor.memory.families.mtp import MTP_LAYERS
 from vllm_doctor.memory.families.registry import reader_of
 from vllm_doctor.memory.families.towers import TOWERS
 

@@ -164,3 +164,35 @@ def test_files_that_were_read_say_how_many_parameters_there_are() -> None:
 @pytest.mark.parametrize(("rows", "tp", "padded"), [(49155, 1, 49216), (128256, 1, 128256), (50257, 2, 25152)])
 def test_vocabularies_are_padded(rows: int, tp: int, padded: int) -> None:
     assert vocabulary_rows(rows, tp) == padded
+
+
+def test_kimi_linears_experts_are_widened_on_a_rank_since_0_27() -> None:
+    """Of 1024 on 8 ranks each holds 128; since 0.27 vLLM makes 256 of them, so that 8 GPUs hold twice the experts."""
+    kimi: dict[str, Any] = {
+        "architectures": ["KimiLinearForCausalLM"],
+        "model_type": "kimi_linear",
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 32,
+        "moe_intermediate_size": 1024,
+        "num_experts": 256,
+        "num_experts_per_token": 8,
+        "num_shared_experts": 1,
+        "first_k_dense_replace": 1,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "vocab_size": 163840,
+        "linear_attn_config": {"kda_layers": [], "num_heads": 32, "head_dim": 128},
+    }
+    architecture = read_architecture(json.dumps(kimi))
+    ranks = LaunchSettings(tensor_parallel_size=8)
+    older, newer = (weights(architecture, ranks, release) for release in ((0, 26, 0), RELEASE))
+    assert newer.per_gpu_bytes - older.per_gpu_bytes == 26 * 256 * 3 * 128 * 2304 * 2
+    assert newer.parameters == older.parameters
+    spread = replace(ranks, expert_parallel=True)
+    assert (
+        weights(architecture, spread, RELEASE).per_gpu_bytes == weights(architecture, spread, (0, 26, 0)).per_gpu_bytes
+    )

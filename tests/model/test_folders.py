@@ -63,6 +63,15 @@ def test_object_stores_are_not_read(name: str) -> None:
     assert isinstance(model.config, Unknown)
 
 
+@pytest.mark.parametrize(
+    "page",
+    ["https://huggingface.co/acme/m", "huggingface.co/acme/m", "https://hf.co/acme/m/tree/main", "hf.co/acme/m?x=1"],
+)
+def test_the_address_of_a_page_of_the_hub_is_no_model_and_names_one(page: str) -> None:
+    model = probe_model(page)
+    assert (problems(model), model.suggestions) == ([("not-found", page)], ("acme/m",))
+
+
 BREAKS: dict[str, tuple[Callable[[Path], object], tuple[str, str]]] = {
     "missing config": (lambda m: (m / "config.json").unlink(), ("missing", "config.json")),
     "config cut off": (lambda m: cut(m / "config.json", 100), ("not-json", "config.json")),

@@ -2,7 +2,6 @@
 
 import json
 import struct
-import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -146,13 +145,11 @@ def test_a_header_that_promises_gigabytes_reads_none(tmp_path: Path) -> None:
         file.write(struct.pack("<Q", 90_000_000) + b"{")
         file.truncate(200_000_000)
     tracemalloc.start()
-    started = time.monotonic()
     model = probe_model(str(folder))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (model.problems, model.tensor_names) == ((), None)
     assert peak < 20 * 2**20
-    assert time.monotonic() - started < 5
 
 
 def test_secrets_in_a_config_do_not_break_it() -> None:

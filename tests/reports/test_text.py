@@ -170,3 +170,10 @@ def test_importing_the_formats_loads_no_format() -> None:
     code = "import sys, vllm_doctor.reports; print(sorted(m for m in sys.modules if m.startswith('vllm_doctor')))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "['vllm_doctor', 'vllm_doctor.reports']"
+
+
+def test_a_line_of_shell_is_shown_as_it_is_typed() -> None:
+    assert (
+        words.command_line(("sh", "-c", "dmesg -T | grep -i 'killed process'")) == "dmesg -T | grep -i 'killed process'"
+    )
+    assert words.command_line(("sh", "-c")) == "sh -c"

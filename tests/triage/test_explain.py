@@ -92,8 +92,9 @@ def test_a_message_in_nested_json_is_read() -> None:
 def test_a_log_that_is_one_string_in_json_has_its_lines_back(times: int) -> None:
     text = f"INFO 01-01 00:00:00 [a.py:1] a\nb\nc\nd\nLoading safetensors checkpoint shards:   0%\n{OOM}\n"
     for _ in range(times):
-        text = json.dumps({"log": text})
+        text = json.dumps({"log": text}, separators=(",", ":"))
     assert named(text) == ["oom-weights"]
+    assert named(text.replace(":", ": ", 1)) == ["oom-weights"]
 
 
 def test_line_numbers_and_secrets() -> None:
@@ -169,3 +170,37 @@ def test_a_variable_that_is_not_known_explains_no_dead_engine() -> None:
     died = "(APIServer pid=1) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue.\n"
     assert [each.finding.cause for each in explain_text(warned).findings] == ["bad-env-var"]
     assert [each.finding.cause for each in explain_text(warned + died).findings] == ["engine-dead"]
+
+
+def test_one_line_tells_of_one_fault() -> None:
+    parser = "KeyError: 'invalid tool call parser: hermes2 (chose from { apertus,hermes })'"
+    length = (
+        "  Value error, User-specified max_model_len (8192) is greater than the derived max_model_len "
+        "(max_position_embeddings=4096.0 or model_max_length=None in model's config.json). To allow overriding this "
+        "maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. [type=value_error, input_value=ArgsKwargs((), {})]"
+    )
+    assert named(parser) == ["bad-flag"]
+    assert named(length) == ["max-len-over-model"]
+    both = named(f"{length}\nOSError: [Errno 98] Address already in use")
+    assert sorted(both) == ["max-len-over-model", "port-in-use"]
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        (
+            "vllm: error: unrecognized arguments: --max-num-batches 8",
+            "Drop --max-num-batches, or spell it as `vllm serve --help=all` does",
+        ),
+        (
+            "vllm serve: error: argument --max-model-len: invalid human_readable_int_or_auto value: 'lots'",
+            "Give --max-model-len a value that `vllm serve --help=all` lists",
+        ),
+        (
+            "KeyError: 'invalid tool call parser: hermes2 (chose from { apertus,hermes })'",
+            "Give the flag a value that `vllm serve --help=all` lists",
+        ),
+    ],
+)
+def test_a_fix_says_what_it_is_about_and_says_it_once(line: str, fix: str) -> None:
+    assert [f.title for f in explain_text(line).findings[0].finding.fixes] == [fix]

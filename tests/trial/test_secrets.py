@@ -34,6 +34,14 @@ def test_what_is_started_is_what_was_typed(words: list[str], tmp_path: Path) -> 
     assert not any(secret in shown for secret in ("topsecret", "one", "two", "other", HUB, "pass@"))
 
 
+def test_a_command_in_quotes_keeps_its_secrets(tmp_path: Path) -> None:
+    typed = ["VLLM_API_KEY=othersecret vllm serve m --api-key topsecret"]
+    launch = parse_launch(typed)
+    kept = secrets.of_words(typed, tmp_path)
+    assert render.argv(kept.unmasked(launch)) == ("VLLM_API_KEY=othersecret", *typed[0].split()[1:])
+    assert "secret" not in f"{launch}{render.command_line(launch)}"
+
+
 def _flat(words: "list[str] | tuple[str, ...]") -> list[str]:
     return [part for word in words for part in (word.split("=", 1) if word.startswith("--api") else [word])]
 

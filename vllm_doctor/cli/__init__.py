@@ -144,6 +144,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _usage_line(problem: click.ClickException) -> str:
     context = getattr(problem, "ctx", None)
     where = context.command_path if context is not None else "vllm-doctor"
+    if isinstance(problem, click.NoSuchOption) and where.endswith(" plan"):
+        return f"{problem.format_message()} (flags of `vllm serve` come last, after --: {where} MODEL -- -tp 2)"
     return f"{problem.format_message()} (see `{where} --help`)"
 
 

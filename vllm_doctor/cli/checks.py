@@ -4,6 +4,7 @@ import click
 
 from vllm_doctor import registry
 from vllm_doctor.check import Check
+from vllm_doctor.cli import rows
 from vllm_doctor.errors import SelectionError
 from vllm_doctor.snapshot import platform_name
 
@@ -18,7 +19,7 @@ def command(check_id: str | None) -> int:
         return 0
     width = max((len(c.id) for c in found.checks), default=0)
     for check in found.checks:
-        click.echo(f"{check.id:{width}}  {check.title}")
+        click.echo(rows.wrapped(check.id, check.title, width + 2, indent=""))
     for broken in found.broken:
         click.echo(f"plugin {broken.name} of {broken.package} could not be loaded: {broken.problem}", err=True)
     return 3 if broken_or_empty(found) else 0

@@ -34,9 +34,16 @@ HUB_TIMEOUT_SECONDS = 10.0
     metavar="FILE",
     help="Take what this host measured (`vllm-doctor verify --calibrate`).",
 )
-@click.option("--format", "format_name", type=click.Choice(("text", "json")), default="text", help="How to report.")
+@click.option(
+    "--format", "format_name", type=click.Choice(("text", "json")), default="text", help="How to report [text]."
+)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan to a file.")
-@click.option("--fail-on", type=click.Choice(("error", "warning", "never")), default="error", help="Exit code 1 when.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(("error", "warning", "never")),
+    default="error",
+    help="What makes the exit code 1 [error].",
+)
 @click.option("--offline", is_flag=True, help="Never ask the model hub.")
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAGS...]")
 def command(
@@ -182,10 +189,12 @@ def _gpus_here(launch: Launch) -> tuple[Gpu, ...] | Unknown:
 
 
 def _json(planned: "Planned", advice: "tuple[Advice, ...]") -> str:
+    from vllm_doctor.memory.cautions import cautions
     from vllm_doctor.memory.document import document
 
     corrected = planned.corrected(advice)
     found = document(planned.plan, planned.name, planned.launch.given, corrected)
+    found["cautions"] = list(cautions(planned))
     return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
 
 
@@ -209,12 +218,15 @@ def _terminal() -> tuple[int, bool]:
 
 
 def _every_gpu(launch: Launch, config: "Config", release: "Release | None", format_name: str) -> str:
+    from vllm_doctor.memory.cautions import of_flags
     from vllm_doctor.memory.choosing import choices, document, rows
 
     found = tuple(choices(launch, config, release))
+    cautions = tuple(of_flags(launch, release))
     if format_name == "json":
-        return msgspec.json.format(msgspec.json.encode(document(launch, found)), indent=2).decode()
-    return "\n".join(rows(found, launch, config))
+        values = document(launch, found) | {"cautions": list(cautions)}
+        return msgspec.json.format(msgspec.json.encode(values), indent=2).decode()
+    return "\n".join((*rows(found, launch, config), *(f"\nNote: {caution}" for caution in cautions)))
 
 
 def _write(text: str, path: Path | None) -> None:

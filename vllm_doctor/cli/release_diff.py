@@ -69,9 +69,18 @@ def _judged(launch: Launch, release: Release) -> diagnose.Diagnosis:
     return correct.correct(diagnose.diagnose(snapshot, of_launch), of_launch)
 
 
+# How a default says that there is nothing.
+_NOTHING = (None, "", "{}", "[]")
+
+
 def _defaults_of(launch: Launch, changed: Difference) -> dict[str, tuple[str | None, str | None]]:
-    """The defaults that change under a launch that leaves them to vLLM."""
-    return {name: pair for name, pair in changed.defaults.items() if not launch.has(name)}
+    """The defaults that change under a launch that leaves them to vLLM; one way to write nothing is like another."""
+    given = {"--model"} if launch.model is not None else set()
+    return {
+        name: pair
+        for name, pair in changed.defaults.items()
+        if not launch.has(name) and name not in given and not all(value in _NOTHING for value in pair)
+    }
 
 
 def _document(

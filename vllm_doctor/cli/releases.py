@@ -66,7 +66,9 @@ def _capability(name: str) -> str:
 
     if name.replace(".", "", 1).isdecimal() and "." in name:
         return name
-    capability = hardware.compute_capability(name)
+    from vllm_doctor.memory import boards
+
+    capability = hardware.compute_capability(name) or boards.capability(name)
     if capability is None:
         raise DoctorError(f"no GPU {name!r} in the catalogue", "give its compute capability, such as 8.9")
     return capability

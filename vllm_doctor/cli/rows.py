@@ -6,11 +6,15 @@ import sys
 import textwrap
 
 
-def wrapped(name: str, text: str, column: int = 20) -> str:
+def wrapped(name: str, text: str, column: int = 20, *, indent: str = "  ") -> str:
     """A row: a name, and text from `column` on that is broken under itself to the width of the terminal."""
     width = max(50, shutil.get_terminal_size((100, 24)).columns)
     return textwrap.fill(
-        text, width, initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column, break_on_hyphens=False
+        text,
+        width,
+        initial_indent=f"{indent}{name}".ljust(column),
+        subsequent_indent=" " * column,
+        break_on_hyphens=False,
     )
 
 

@@ -11,7 +11,7 @@ from vllm_doctor import correct, diagnose, registry, settings
 from vllm_doctor.cli import options, printing
 from vllm_doctor.collect import Progress, Request, collect
 from vllm_doctor.errors import DoctorError
-from vllm_doctor.facts import Unknown
+from vllm_doctor.facts import Launch, Unknown
 from vllm_doctor.snapshot import Snapshot, read, read_bounded
 
 # The reports of collect-env are a few pages; a pasted issue may hold a log as well.
@@ -86,7 +86,14 @@ def _with_launch(snapshot: Snapshot, words: tuple[str, ...]) -> Snapshot:
         return snapshot
     from vllm_doctor.launch.parse import parse_launch
 
-    launch = parse_launch(words)
+    launch = _elsewhere(parse_launch(words))
     same = snapshot.launch is not None and snapshot.launch.model == launch.model
     model = snapshot.model if same else Unknown("the model's files are on the machine of the snapshot")
     return structs.replace(snapshot, launch=launch, model=model if launch.model is not None else None)
+
+
+def _elsewhere(launch: Launch) -> Launch:
+    """The launch as it is on the machine of the snapshot: what its `--config` names is not missing there."""
+    unread = f"--config: {launch.config_file} is on the machine of the snapshot and was not read"
+    problems = (unread if p.startswith("--config:") and "cannot be read" in p else p for p in launch.problems)
+    return structs.replace(launch, problems=tuple(problems))

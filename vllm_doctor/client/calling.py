@@ -108,7 +108,7 @@ def _in_content(visit: Visit, content: str, parsers: tuple[str, ...]) -> Finding
         f"this format is read by the parser {' or '.join(parsers)}",
     )
     title = (
-        "the model calls the tool, but the call comes back as text: the server's tool parser does not read its format"
+        "The model calls the tool, but the call comes back as text: the server's tool parser does not read its format"
     )
     return error("tool-parser-wrong", title, evidence=evidence, fixes=tool_flags(visit, wanted=fitting or parsers))
 

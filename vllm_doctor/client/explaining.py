@@ -14,7 +14,7 @@ Request = Mapping[str, Any]
 
 # vLLM's own middleware asks for the scheme `Bearer` and compares the rest letter by letter
 # (entrypoints/serve/middleware/authenticate.py, 0.32).
-KEY_FIX = "Enter the server's key: what it was started with as --api-key, or its variable VLLM_API_KEY"
+KEY_FIX = "Enter the key that the server was started with (its --api-key, or its variable VLLM_API_KEY)"
 
 
 def explain(visit: Visit, reply: Reply, request: Request) -> Finding:

@@ -5,7 +5,7 @@ from urllib.parse import urljoin, urlsplit
 from vllm_doctor import redact
 from vllm_doctor.client import identify
 from vllm_doctor.client.names import served
-from vllm_doctor.client.replies import Reply
+from vllm_doctor.client.replies import OVERDUE, Reply
 from vllm_doctor.client.visit import OPERATIONS, Broken, Visit, client_fix, text_of
 from vllm_doctor.finding import Finding, Fix, error
 
@@ -18,6 +18,9 @@ def path(visit: Visit) -> str:
         raise Broken(lost(visit, reply))
     if 300 <= reply.status < 400:
         raise Broken(_redirected(visit, reply))
+    if reply.cut == OVERDUE:
+        # Each further question would take as long.
+        raise Broken(_endless(visit, reply))
     _learn(visit, reply)
     pasted = next((ending for ending in OPERATIONS if base.endswith(ending)), None)
     if reply.status in (401, 403):
@@ -72,7 +75,8 @@ def candidates(visit: Visit, base: str) -> tuple[tuple[str, str], ...]:
         (f"{root}/api/v1", "The API is below /api/v1 there"),
         (f"{root}/openai/v1", "The API is below /openai/v1 there"),
     )
-    return tuple(dict(row for row in rows if row[0] != base).items())
+    # Where there is no path before /v1, the first two are one: the first says what is wrong.
+    return tuple({url: what for url, what in reversed(rows) if url != base}.items())[::-1]
 
 
 def _what(base: str, root: str) -> str:
@@ -112,9 +116,7 @@ def _not_found(visit: Visit, reply: Reply) -> Finding:
     if kind is not None and kind.other:
         return _another(visit, kind, reply)
     if reply.cut is not None:
-        fix = Fix(title="Check host and port: an OpenAI-compatible server answers /v1/models at once and in a few kB")
-        title = f"{visit.shown_base} does not end its answer as an API does"
-        return error("endpoint-wrong", title, evidence=(reply.said,), fixes=(fix,))
+        return _endless(visit, reply)
     name = f" (it is {kind.name})" if kind is not None else ""
     evidence = (reply.said, *(() if kind is None else (kind.sign,)), *_content(reply))
     fixes = [Fix(title="Enter host and port of the vLLM server itself, as its log says: Starting vLLM server on ...")]
@@ -122,6 +124,12 @@ def _not_found(visit: Visit, reply: Reply) -> Finding:
         fixes.append(Fix(title=f"Or make {kind.name} pass /v1/ on to the vLLM server (location /v1/ -> its port 8000)"))
     title = f"{visit.shown_base} is no OpenAI-compatible server{name}"
     return error("endpoint-wrong", title, evidence=evidence, fixes=tuple(fixes))
+
+
+def _endless(visit: Visit, reply: Reply) -> Finding:
+    fix = Fix(title="Check host and port: an OpenAI-compatible server answers /v1/models at once and in a few kB")
+    title = f"{visit.shown_base} does not end its answer as an API does"
+    return error("endpoint-wrong", title, evidence=(reply.said,), fixes=(fix,))
 
 
 def _content(reply: Reply) -> tuple[str, ...]:
@@ -137,7 +145,7 @@ def _other_entry(visit: Visit, reply: Reply, kind: identify.Kind) -> Finding:
 def _another(visit: Visit, kind: identify.Kind, reply: Reply) -> Finding:
     fixes = (
         client_fix(
-            "enter the address of the vLLM server", {"Base URL": f"http://{urlsplit(visit.base).hostname}:8000/v1"}
+            "Enter the address of the vLLM server", {"Base URL": f"http://{urlsplit(visit.base).hostname}:8000/v1"}
         ),
         Fix(title=f"Or use the client's own provider for {kind.name}, if that is what should answer"),
     )

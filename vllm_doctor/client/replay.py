@@ -169,7 +169,7 @@ def _malformed(found: Finding, content: bytes) -> Finding:
         place = "the body is nested too deeply"
     else:
         place = "the body is JSON, but no object"
-    return structs.replace(found, title=place, evidence=(*found.evidence, place))
+    return structs.replace(found, title=f"{place[0].upper()}{place[1:]}", evidence=(*found.evidence, place))
 
 
 def replay(url: str, request: Request, options: Options, progress: Progress = silent) -> Connection:

@@ -9,6 +9,9 @@ from vllm_doctor import redact
 
 EXCERPT_CHARACTERS = 300
 
+# Why the body of an answer was not read to its end: its sender let the time run out.
+OVERDUE = "the answer did not end in time"
+
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """One answer; or, without a status, the kind of failure (refused, timeout, name, ...) and what was said.

@@ -12,7 +12,7 @@ import msgspec
 
 from vllm_doctor import redact
 from vllm_doctor.client.proxies import Proxy, proxy_for
-from vllm_doctor.client.replies import Reply
+from vllm_doctor.client.replies import OVERDUE, Reply
 from vllm_doctor.client.sockets import Deadline, DeadlineBackend
 
 # vLLM's largest honest answers here are /openapi.json (0.6 MB) and /metrics (0.3 MB).
@@ -132,9 +132,9 @@ class Session:
                 if stop_at is not None and stop_at in found:
                     return bytes(found), None
                 if self._backend.deadline.over:
-                    return bytes(found), "the answer did not end in time"
+                    return bytes(found), OVERDUE
         except httpcore.TimeoutException:
-            return bytes(found), "the answer did not end in time"
+            return bytes(found), OVERDUE
         except (OSError, *_FAILED) as problem:
             return bytes(found), f"the connection broke off: {redact.line(said(problem))}"
         return bytes(found), None

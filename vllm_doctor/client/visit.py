@@ -120,6 +120,11 @@ class Visit:
         return goes_on
 
 
+def _has_bad_port(full: str) -> bool:
+    port = full.split("/")[2].rpartition("]")[2].rpartition(":")
+    return port[1] == ":" and port[2].isdecimal() and not 0 < int(port[2][:9]) < 65536
+
+
 def full_url(url: str) -> str:
     """The URL with its scheme, without query and fragment; raises UrlError for one that is no http(s) URL."""
     full = url if "://" in url else f"http://{url}"
@@ -128,6 +133,8 @@ def full_url(url: str) -> str:
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         valid = False
+    if not valid and full.startswith(("http://", "https://")) and _has_bad_port(full):
+        raise UrlError(f"{redact.line(url)!r} names no port from 1 to 65535", "write it like http://HOST:8000/v1")
     if not valid or len(full) > 2000 or not full.isascii() or not full.isprintable() or " " in full:
         raise UrlError(f"{redact.line(url)!r} is no http or https URL", "write it like http://HOST:8000/v1")
     if "@" in parts.netloc:

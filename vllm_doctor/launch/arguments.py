@@ -134,7 +134,8 @@ class _Reader:
 
     def _valued(self, name: str, option: str, count: Arity) -> None:
         values = self._following(len(self.given) if count is Arity.MANY else 1)
-        if not values and count is not Arity.OPTIONAL:
+        # What a flag that no release has would take is a guess: that it is unknown is told elsewhere.
+        if not values and count is not Arity.OPTIONAL and ("." in name or arity(name) is not None):
             what = "at least one value" if count is Arity.MANY else "a value"
             self.problems.append(f"{option} needs {what}, and none follows")
         self._keep(name, option, values)

@@ -9,6 +9,9 @@ from vllm_doctor.finding import LaunchEdit
 from vllm_doctor.launch.arguments import canonical
 from vllm_doctor.launch.program import ASSIGNMENT
 
+# Flags of several words, none of which holds a blank.
+_LISTS = frozenset({"--served-model-name", "--cudagraph-capture-sizes"})
+
 
 def apply(launch: Launch, edit: LaunchEdit) -> Launch:
     """The launch with the edit done to it; doing it twice changes nothing more.
@@ -20,8 +23,10 @@ def apply(launch: Launch, edit: LaunchEdit) -> Launch:
     if edit.positional is not None:
         changed = _model(changed, edit.positional)
     if "--model" in edit.set or "--model" in edit.unset:
-        named = changed.value("--model")
-        changed = changed if changed.model_is_positional else replace(changed, model=named)
+        # A positional model goes where the edit names one by the flag.
+        by_flag = edit.positional is None and edit.set.get("--model") is not None
+        if by_flag or not changed.model_is_positional:
+            changed = replace(changed, model=changed.value("--model"), model_is_positional=False)
     return _variables(changed, edit.env) if edit.env else changed
 
 
@@ -49,10 +54,15 @@ def _set(flags: Sequence[FlagUse], name: str, value: str | None) -> list[FlagUse
     opposite = [i for i, use in enumerate(flags) if typed[i] and use.name == _opposite(canonical(name))]
     place = next(iter([*same, *opposite]), len(flags))
     spelled = flags[place].spelled if same else name
-    new = FlagUse(name=canonical(name), spelled=spelled, values=() if value is None else (value,))
+    new = FlagUse(name=canonical(name), spelled=spelled, values=() if value is None else words_of(name, value))
     drop = {*same, *opposite}
     before = [use for i, use in enumerate(flags[:place]) if i not in drop]
     return [*before, new, *(use for i, use in enumerate(flags[place:], place) if i not in drop)]
+
+
+def words_of(name: str, value: str) -> tuple[str, ...]:
+    """The words of a value on the command line: several names or sizes are a word each, any other value is one."""
+    return tuple(value.split()) if canonical(name) in _LISTS else (value,)
 
 
 def _problems(problems: Sequence[str], edit: LaunchEdit) -> tuple[str, ...]:

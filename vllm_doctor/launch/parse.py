@@ -40,8 +40,28 @@ def parse_launch(words: Sequence[str], *, folder: Path | None = None) -> Launch:
 
     Raises LaunchError where the words start no vLLM server. Everything else that is wrong stands in `problems`.
     """
-    given = [_printable(word) for word in words[:MAXIMUM_WORDS]]
+    given = [_printable(word) for word in as_typed(words)[:MAXIMUM_WORDS]]
     return _parse(given, folder, MAXIMUM_SHELLS)
+
+
+def as_typed(words: Sequence[str]) -> Sequence[str]:
+    """The words; those inside, where the whole command stands in quotes as one word.
+
+    Raises LaunchError where the quotes inside do not match: no word of it is shown, as none could be masked for sure.
+    """
+    if len(words) != 1 or " " not in words[0].strip() or len(words[0]) > shell.MAXIMUM_CHARACTERS:
+        return words
+    try:
+        split = shlex.split(words[0])
+    except ValueError:
+        raise LaunchError("the quotes in the command do not match", _HINT) from None
+    exported: list[str] = []
+    for command in shell.commands(words[0]):
+        if command.words[:1] == ("export",):
+            exported += (f"{name}={value}" for name, value in assignments(command.words[1:]).items())
+        elif locate(list(command.words)) is not None:
+            return [*exported, *command.words]
+    return split
 
 
 def parse_line(text: str, *, folder: Path | None = None) -> Launch:
@@ -106,6 +126,9 @@ def _refusal(words: list[str]) -> tuple[str, str]:
         return "no launch command was given", _HINT
     if words[0].rsplit("/", 1)[-1] in ("huggingface-cli", "hf"):
         return f"{redact.line(shlex.join(words), 80)!r} downloads a model and starts no vLLM server", _DOWNLOAD_HINT
+    if words[0].rsplit("/", 1)[-1] in ("kubectl", "helm", "oc") or {*words} & {"compose", "docker-compose"}:
+        shown = redact.line(shlex.join(words), 80)
+        return f"{shown!r} takes the launch from elsewhere", "give the container's own command: vllm serve MODEL ..."
     if "vllm" in [w.rsplit("/", 1)[-1] for w in words]:
         return "`vllm` is not followed by `serve`: this starts no server", "write: vllm serve MODEL ..."
     return f"{redact.line(shlex.join(words), 80)!r} starts no vLLM server", _HINT

@@ -66,7 +66,8 @@ def _advice(case: Case, changes: Sequence[Candidate]) -> Advice | None:
     result = case.with_changes(changes).plan
     if not result.fits:
         return None
-    title = "; ".join(change.title for change in changes)
+    first, *others = (change.title for change in changes)
+    title = "; ".join((first, *(f"{other[0].lower()}{other[1:]}" for other in others)))
     flags = {name: value for change in changes for name, value in change.edit.set.items()}
     return Advice(title=title, edit=LaunchEdit(set=flags), result=result)
 

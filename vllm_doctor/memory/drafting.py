@@ -6,7 +6,7 @@ from vllm_doctor.facts.model import text_part
 from vllm_doctor.memory.architecture import parse, read_architecture
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, DraftModel
-from vllm_doctor.memory.families.drafts import MTP_LAYERS, draft_name, read_draft, read_mtp
+from vllm_doctor.memory.quantization import read_quantization
 
 # 0.32 config/speculative.py MTPModelTypes; older releases name the methods after their models.
 MTP_METHODS = frozenset(
@@ -42,14 +42,16 @@ def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft:
     if asked is None or asked.method in WITHOUT_DRAFT or asked.model in WITHOUT_DRAFT:
         return None
     try:
-        if asked.method in MTP_METHODS:
-            return _mtp(target, config)
-        return None if draft is None else _named(asked, target, config, draft)
+        if draft is not None:
+            return _named(asked, target, config, draft)
+        return _mtp(target, config) if asked.method in MTP_METHODS else None
     except ConfigError:
         return None
 
 
 def _mtp(target: Architecture, config: str) -> Architecture:
+    from vllm_doctor.memory.families.mtp import read_mtp  # Most plans have no draft.
+
     values = parse(config)
     text = text_part(values)
     outer = None if text is values else values
@@ -57,19 +59,24 @@ def _mtp(target: Architecture, config: str) -> Architecture:
 
 
 def _named(asked: DraftModel, target: Architecture, config: str, draft: str) -> Architecture:
+    from vllm_doctor.memory.families.drafts import DRAFTS, draft_name, read_draft
+    from vllm_doctor.memory.families.mtp import MTP_LAYERS
+
     values = parse(draft)
     named = Config(values)
-    if draft_name(named, None) in MTP_LAYERS:
+    name = draft_name(named, None)
+    if name in MTP_LAYERS or (asked.method in MTP_METHODS and name not in DRAFTS):
         return _mtp(target, config)
     found = read_draft(named, target, _method(asked))
     if found is None:
         return read_architecture(draft)
-    # A draft computes in the target's dtype (0.32 config/speculative.py: dtype=self.target_model_config.dtype).
-    return replace(found, dtype=target.dtype)
+    # A draft computes in the target's dtype (0.32 config/speculative.py: dtype=self.target_model_config.dtype), and is
+    # packed as its own config says (models/utils.py get_draft_quant_config).
+    return replace(found, dtype=target.dtype, quantization=read_quantization(values, values))
 
 
 def _method(asked: DraftModel) -> str | None:
     """The method, which vLLM guesses from the draft's name where none is given."""
     name = (asked.model or "").lower()
-    guesses = (("eagle-", "eagle"), ("eagle3", "eagle3"), ("dflash", "dflash"))
+    guesses = (("eagle-", "eagle"), ("eagle3", "eagle3"), ("dflash", "dflash"), ("dspark", "dspark"))
     return asked.method or next((method for part, method in guesses if part in name), None)

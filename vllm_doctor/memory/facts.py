@@ -44,6 +44,7 @@ class Tensor(Facts, frozen=True):
     `name` is the module's path inside the layer as the checkpoint has it (`self_attn.q_proj`), which lists of
     unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS;
     an encoder's heads, for its rows and columns, which stay whole where the ranks do not divide the heads.
+    `smallest`: where ranks divide that side, each holds so many at least; `multiple`: its rows on a rank are one.
     `element_bytes`: where it differs from the model's dtype. `added`: allocated by vLLM, not in the checkpoint, so that
     it counts as memory and not as a parameter of the model.
     """
@@ -57,6 +58,8 @@ class Tensor(Facts, frozen=True):
     heads: int = 0
     element_bytes: int | None = None
     added: bool = False
+    smallest: int = 0
+    multiple: int = 1
 
     @property
     def parameters(self) -> int:

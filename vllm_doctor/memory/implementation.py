@@ -137,6 +137,7 @@ WITHOUT_STAGES = frozenset(
         "DiffusionGemmaForBlockDiffusion",
         "EmbeddingGemma2Model",
         "FireRedASR2ForConditionalGeneration",
+        "FunASRForConditionalGeneration",
         "GPT2ForSequenceClassification",
         "Gemma3TextModel",
         "Gemma3nForCausalLM",
@@ -200,11 +201,15 @@ THROUGH_TRANSFORMERS = frozenset(
         "SeedOssForCausalLM",
         "SmolLM3ForCausalLM",
         "Starcoder2ForCausalLM",
+        "TransformersForCausalLM",
+        "TransformersMoEForCausalLM",
         "VaultGemmaForCausalLM",
     )
 )
 # The release whose registry was read; older ones have layers of their own for these.
 BACKEND_FROM = (0, 32, 0)
+# Kimi Linear has no narrow experts on a rank since it is built as Kimi K3 is (0.27 model_executor/models/registry.py).
+WIDENED_FROM = (0, 27, 0)
 # Transformers has no plan of parallelism for GPTBigCode: its MLPs are whole on every rank.
 WHOLE_MLP = frozenset(("GPTBigCodeForCausalLM",))
 
@@ -216,12 +221,21 @@ def built_as(architecture: Architecture) -> str:
 
 def served(architecture: Architecture, release: Release) -> Architecture:
     """The architecture as this release builds it."""
+    if release < WIDENED_FROM and built_as(architecture) == "KimiLinearForCausalLM":
+        return _unwidened(architecture)
     if release < BACKEND_FROM or built_as(architecture) not in THROUGH_TRANSFORMERS:
         return architecture
     kinds = architecture.kinds
     if built_as(architecture) in WHOLE_MLP:
         kinds = tuple(Layer(tensors=tuple(_whole(t) for t in k.tensors), caches=k.caches) for k in kinds)
     return replace(architecture, kinds=kinds, rope_elements=0)
+
+
+def _unwidened(architecture: Architecture) -> Architecture:
+    def plain(kind: Layer) -> Layer:
+        return Layer(tensors=tuple(replace(t, smallest=0) for t in kind.tensors), caches=kind.caches)
+
+    return replace(architecture, kinds=tuple(plain(k) for k in architecture.kinds))
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from textwrap import wrap
 from vllm_doctor.memory import drawing
 from vllm_doctor.memory.advice import Advice
 from vllm_doctor.memory.budget import holders
+from vllm_doctor.memory.cautions import cautions
 from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.plan import Plan
@@ -20,6 +21,8 @@ def lines(planned: Planned, advice: tuple[Advice, ...], width: int, *, unicode: 
     yield from _wrapped(f"Model: {billions(plan.weights.parameters)} parameters, from {planned.config.origin}", width)
     yield ""
     yield from _wrapped(drawing.sentence(plan), width)
+    for caution in cautions(planned):
+        yield from _wrapped(f"Note: {caution}", width, "      ")
     yield ""
     yield from drawing.bar(plan, width, unicode=unicode)
     yield ""
@@ -95,10 +98,6 @@ def _changes(planned: Planned, advice: tuple[Advice, ...], width: int) -> Iterat
 
 
 def _notes(planned: Planned, width: int) -> Iterator[str]:
-    native, asked = planned.architecture.native_max_model_len, planned.settings.max_model_len
-    if native and asked and asked > native:
-        yield ""
-        yield from _wrapped(f"The model's own config allows {native:,} tokens: vLLM refuses {asked:,}.", width)
     if planned.plan.measured is not None:
         yield from _wrapped(f"{planned.plan.measured.told[0].upper()}{planned.plan.measured.told[1:]}.", width)
     for text in planned.plan.approximations:

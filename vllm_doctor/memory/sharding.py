@@ -30,7 +30,7 @@ def shard(tensor: Tensor, settings: LaunchSettings) -> Shard:
         case Split.ROWS | Split.COLUMNS if tensor.heads % tp:
             pass
         case Split.ROWS:
-            rows = _share(rows, tp)
+            rows = -(-_share(rows, tp) // tensor.multiple) * tensor.multiple
         case Split.COLUMNS:
             columns = _share(columns, tp)
         case Split.HEADS:
@@ -49,9 +49,9 @@ def _expert_shard(tensor: Tensor, settings: LaunchSettings) -> Shard:
     ranks = settings.tensor_parallel_size * settings.data_parallel_size
     if settings.expert_parallel:
         return Shard(tensor.rows, tensor.columns, _share(tensor.copies, ranks))
-    tp = settings.tensor_parallel_size
-    rows = _share(tensor.rows, tp) if tensor.split is Split.EXPERT_ROWS else tensor.rows
-    columns = _share(tensor.columns, tp) if tensor.split is Split.EXPERT_COLUMNS else tensor.columns
+    tp, least = settings.tensor_parallel_size, tensor.smallest if settings.tensor_parallel_size > 1 else 0
+    rows = max(least, _share(tensor.rows, tp)) if tensor.split is Split.EXPERT_ROWS else tensor.rows
+    columns = max(least, _share(tensor.columns, tp)) if tensor.split is Split.EXPERT_COLUMNS else tensor.columns
     return Shard(rows, columns, tensor.copies)
 
 

@@ -107,6 +107,9 @@ def _numbered(line: TextLine) -> Line:
 
 
 def _nothing(explanation: Explanation) -> Iterator[Line]:
+    if not explanation.lines:
+        yield Line(words=(Span("The text is empty: there is nothing to explain.", Style.STRONG),))
+        return
     yield Line(words=(Span("Nothing in this text is recognised as a fault.", Style.STRONG),))
     yield BLANK
     if explanation.telling:

@@ -42,8 +42,11 @@ def masked_note(command: str) -> str | None:
 
 
 def command_line(words: Iterable[str]) -> str:
-    """An argv as one line that a POSIX shell reads back as the same words."""
-    return " ".join(_quoted(redact.text(word)) for word in words)
+    """An argv as one line that a POSIX shell reads back as the same words; of `sh -c LINE`, the line itself."""
+    argv = tuple(words)
+    if len(argv) == 3 and argv[:2] == ("sh", "-c"):
+        return one_line(argv[2])
+    return " ".join(_quoted(redact.text(word)) for word in argv)
 
 
 def one_line(command: str) -> str:
@@ -73,7 +76,11 @@ def edit_lines(edit: LaunchEdit) -> tuple[str, ...]:
 
 
 def _flag(name: str, value: str | None) -> str:
-    return line(name) if value is None else f"{line(name)} {command_line([value])}"
+    if value is None:
+        return line(name)
+    from vllm_doctor.launch.edit import words_of
+
+    return f"{line(name)} {command_line(words_of(name, value))}"
 
 
 def settings_lines(settings: Mapping[str, str]) -> tuple[str, ...]:
@@ -151,6 +158,9 @@ def verdict_sentence(diagnosis: Diagnosis) -> str:
     """The verdict as one sentence; what could not be judged is never left out of it."""
     errors, warnings = (len(of_severity(diagnosis, s)) for s in (Severity.ERROR, Severity.WARNING))
     told = [counted(n, noun) for n, noun in ((errors, "error"), (warnings, "warning")) if n]
+    if told and diagnosis.checks and all(check.id.startswith("text:") for check in diagnosis.checks):
+        # Read off a log: what it tells of has happened.
+        return f"The text tells of {' and '.join(told)}."
     if errors:
         return f"{_failing(diagnosis)} will fail as things are: {' and '.join(told)}{_reservation(diagnosis)}."
     if warnings:

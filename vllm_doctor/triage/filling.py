@@ -51,12 +51,23 @@ def title(signature: Signature, known: Mapping[str, str]) -> str:
 
 
 def fixes(signature: Signature, known: Mapping[str, str]) -> tuple[Fix, ...]:
-    """The fixes of which every hole is filled, each title once."""
+    """The fixes of which every hole is filled, each title once; not a bare one that a filled one says with values."""
     found: dict[str, Fix] = {}
+    said: list[str] = []
     for template in signature.fix:
-        if (fix := _filled(template, known)) is not None:
-            found.setdefault(fix.title, fix)
+        fix = _filled(template, known)
+        if fix is None or any(_is_bare_form(fix.title, of) for of in said):
+            continue
+        if _HOLE.search(template.title):
+            said.append(template.title)
+        found.setdefault(fix.title, fix)
     return tuple(found.values())
+
+
+def _is_bare_form(title: str, of: str) -> bool:
+    """Whether the title says what the template does, with other words in place of its hole."""
+    before, *_, after = _HOLE.split(of)
+    return len(before + after) > 20 and title.startswith(before) and title.endswith(after)
 
 
 class _Unfilled(Exception):

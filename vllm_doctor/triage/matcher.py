@@ -130,11 +130,12 @@ class Patterns:
                 by_literal.setdefault(literal.encode(), []).append(pattern)
         self.prefilter = Prefilter(by_literal)
         self.with_literal = [tuple(by_literal[literal]) for literal in self.prefilter.literals]
+        self._order = [(-len(literal), number) for number, literal in enumerate(self.prefilter.literals)]
 
     def of(self, numbers: Iterable[int]) -> list[_Pattern]:
-        """The expressions that these literals may lead to."""
+        """The expressions that these literals may lead to; those of the longest first, which say the most."""
         found: dict[int, _Pattern] = {}
-        for number in sorted(numbers):
+        for number in sorted(numbers, key=self._order.__getitem__):
             for pattern in self.with_literal[number]:
                 found[id(pattern)] = pattern
         return list(found.values())
@@ -324,11 +325,11 @@ class Matcher:
         return repeats >= MAXIMUM_REPEATS
 
     def _match(self, candidates: list[_Pattern], line: CleanLine, text: bytes, number: int) -> list[_Pattern]:
-        """Keep what matches; the expressions that do not are given back."""
+        """Keep what matches, with what all expressions of a signature captured; those that do not are given back."""
         if line.quiet:
             candidates = [p for p in candidates if p.signature.quiet_levels]
         missed: list[_Pattern] = []
-        done: set[str] = set()
+        found: dict[str, tuple[Signature, dict[str, str]]] = {}
         lower = text.lower()
         self._effort.spend((CHECK_COST + len(lower) // BYTES_PER_CHECK_COST) * len(candidates))
         tried = 0
@@ -338,10 +339,12 @@ class Matcher:
             captures = self._captures(pattern, text) if worthwhile else None
             if captures is None:
                 missed.append(pattern)
-            elif pattern.signature.id not in done:
-                done.add(pattern.signature.id)
-                self._keep(Match(signature=pattern.signature, number=number, line=line, captures=captures))
-        return [p for p in missed if p.signature.id not in done] if done else missed
+            else:
+                signature, first = found.get(pattern.signature.id, (pattern.signature, {}))
+                found[signature.id] = signature, {**captures, **first}
+        for signature, captured in found.values():
+            self._keep(Match(signature=signature, number=number, line=line, captures=captured))
+        return [p for p in missed if p.signature.id not in found] if found else missed
 
     def _captures(self, pattern: _Pattern, text: bytes) -> dict[str, str] | None:
         self._effort.spend(CANDIDATE_COST + CANDIDATE_COST_PER_BYTE * len(text))

@@ -49,7 +49,13 @@ def rank(matches: Sequence[Match]) -> tuple[Ranked, ...]:
     found: dict[str, list[_Candidate]] = {}
     for candidate in standing:
         found.setdefault(candidate.cause, []).append(candidate)
-    return tuple(_joined(cause, members) for cause, members in _kept(found).items())
+    return _with_lines_of_their_own([_joined(cause, members) for cause, members in _kept(found).items()])
+
+
+def _with_lines_of_their_own(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
+    """Without causes that are read off nothing but the lines of the root cause: one line tells of one fault."""
+    root = {match.number for match in ranked[0].matches} if ranked else set()
+    return tuple(r for r in ranked if r is ranked[0] or not root.issuperset(match.number for match in r.matches))
 
 
 def _without_shutdown(matches: Sequence[Match]) -> list[Match]:

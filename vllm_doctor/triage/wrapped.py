@@ -17,8 +17,8 @@ MINIMUM_ESCAPED_LINES = 4
 # Of a log that stands in one string so many lines begin as those of a log do; a chat's answer has none.
 MINIMUM_LOG_LINES = 2
 _LOG_LINE = re.compile(
-    rb"^[ \t]{0,16}(?:Traceback|File \"|\(?[\w.\-]{1,40} pid=\d|\[?(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\b"
-    rb"|\[?\d{4}-\d\d-\d\d|[\w.]{1,80}(?:Error|Exception)\b)",
+    rb"^[ \t]{0,16}(?:\{\"\w{1,20}\": ?\")?(?:Traceback|File \"|\(?[\w.\-]{1,40} pid=\d"
+    rb"|\[?(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\b|\[?\d{4}-\d\d-\d\d|[\w.]{1,80}(?:Error|Exception)\b)",
     re.MULTILINE,
 )
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from vllm_doctor import redact
 from vllm_doctor.facts import FlagUse, Launch
 from vllm_doctor.launch import arguments, config_file
+from vllm_doctor.launch.parse import as_typed
 from vllm_doctor.launch.program import Program, assignments, locate
 
 API_KEY = "--api-key"
@@ -76,7 +77,7 @@ def _typed_flag(pairs: list[tuple[Shown, tuple[str, ...]]], use: FlagUse) -> Fla
 
 def of_words(words: Sequence[str], folder: Path) -> Secrets:
     """The secrets of a command that starts a server in a process of its own; none for any other."""
-    words = list(words)
+    words = list(as_typed(words))
     found = locate(words)
     if not isinstance(found, Program):
         return Secrets()

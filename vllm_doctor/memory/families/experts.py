@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vllm_doctor.memory.config_values import LARGEST_EXPERTS, Config
+from vllm_doctor.memory.config_values import LARGEST_EXPERTS, Config, ConfigError
 from vllm_doctor.memory.families.parts import Tensors, correction, experts, mlp, plain, router
 
 
@@ -166,7 +166,11 @@ def ernie(config: Config, layers: int) -> Experts | None:
 
 
 def _first_count(config: Config, key: str) -> int:
-    return config.counts(key)[0] if isinstance(config.get(key), list) else config.positive(key)
+    if not isinstance(config.get(key), list):
+        return config.positive(key)
+    if not (found := config.counts(key)) or not found[0]:
+        raise ConfigError(f"{key} is a list without a first width")
+    return found[0]
 
 
 def llama4(config: Config, layers: int) -> Experts | None:

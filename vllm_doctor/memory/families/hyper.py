@@ -38,6 +38,18 @@ def read_hy_v4(config: Config) -> Architecture:
     return replace(base, sparse_attention=bool(sparse), last=(*base.last, *_joined(config, hidden)))
 
 
+def mtp_layer(config: Config) -> Layer:
+    """An MTP layer: as the last one of the model, with an indexer of its own and without channels (mtp.py)."""
+    hidden, layers = config.positive("hidden_size"), depth(config)
+    heads = config.positive("num_attention_heads")
+    found = _experts(config, layers)
+    is_last_sparse = found is not None and layers - 1 in found.layers
+    feed = found.tensors(hidden) if found and is_last_sparse else mlp(hidden, config.positive("intermediate_size"))
+    scorer, scores = indexer(config, hidden) if layers - 1 in _sparse(config, layers) else ((), ())
+    tensors = (*latent_attention(config, hidden, heads), *_gate(config, hidden, heads), *norms(2, hidden))
+    return Layer(tensors=(*tensors, *scorer, *feed), caches=(latent_cache(config), *scores))
+
+
 def _experts(config: Config, layers: int) -> moe.Experts | None:
     found = moe.corrected(config, layers)
     if found is None:

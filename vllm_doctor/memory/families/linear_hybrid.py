@@ -1,4 +1,4 @@
-"""Hybrids of attention with delta nets, short convolutions, Kimi's delta attention and shared blocks."""
+"""Hybrids of attention with delta nets, short convolutions, delta attention and shared blocks."""
 
 from msgspec.structs import replace
 
@@ -108,49 +108,7 @@ def _lfm2_width(config: Config) -> int:
     return width
 
 
-def read_kimi_linear(config: Config) -> Architecture:
-    """Kimi Linear: delta attention (KDA) and latent attention by the lists of linear_attn_config (kimi_linear.py)."""
-    hidden, layers = config.positive("hidden_size"), depth(config)
-    section = config.section("linear_attn_config")
-    if section is None:
-        raise ConfigError("linear_attn_config is missing")
-    heads, size = section.positive("num_heads"), section.positive("head_dim")
-    kernel = section.positive("short_conv_kernel_size", default=4)
-    kda_layers = set(section.counts("kda_layers"))
-    found = moe.corrected(config, layers) if moe.count_of(config) else None
-    inner = heads * size
-    net = (
-        *_kda(hidden, heads, size, kernel),
-        *linear("self_attn.f_a_proj", size, hidden, Split.WHOLE),
-        *linear("self_attn.f_b_proj", inner, size, Split.ROWS),
-        *linear("self_attn.g_a_proj", size, hidden, Split.WHOLE),
-        *linear("self_attn.g_b_proj", inner, size, Split.ROWS),
-    )
-    cache = _kda_cache(heads, size, kernel)
-    attending = latent_attention(config, hidden, config.positive("num_attention_heads"))
-    dense = mlp(hidden, config.positive("intermediate_size"))
-
-    def layer(i: int) -> Layer:
-        is_net = i + 1 in kda_layers
-        feed = found.tensors(hidden) if found is not None and i in found.layers else dense
-        return Layer(
-            tensors=(*(net if is_net else attending), *feed, *norms(2, hidden)),
-            caches=(cache if is_net else latent_cache(config),),
-        )
-
-    return built(
-        config,
-        [layer(i) for i in range(layers)],
-        hidden,
-        heads=config.positive("num_attention_heads"),
-        kv_heads=1,
-        head_size=config.positive("kv_lora_rank"),
-        found=found,
-        intermediate=config.positive("intermediate_size"),
-    )
-
-
-def _kda(hidden: int, heads: int, size: int, kernel: int) -> Tensors:
+def kda(hidden: int, heads: int, size: int, kernel: int) -> Tensors:
     """What delta attention has in every model; the projections of its gates differ."""
     inner = heads * size
     return (
@@ -164,7 +122,8 @@ def _kda(hidden: int, heads: int, size: int, kernel: int) -> Tensors:
     )
 
 
-def _kda_cache(heads: int, size: int, kernel: int, name: str = "kda") -> Cache:
+def kda_cache(heads: int, size: int, kernel: int, name: str = "kda") -> Cache:
+    """The states of delta attention: the last tokens of its convolutions, and a matrix per head in fp32."""
     states = (StateTensor(3 * heads * size, kernel - 1), StateTensor(heads, size * size, element_bytes=4))
     return Cache(kind=CacheKind.STATE, states=states, state_name=name)
 
@@ -180,7 +139,7 @@ def read_ling_3(config: Config) -> Architecture:
     if packed is not None and packed.text("routed_experts_quant_method") is not None:
         raise ConfigError("the experts are packed by a method of their own, which is not counted")
     net = (
-        *_kda(hidden, heads, size, kernel),
+        *kda(hidden, heads, size, kernel),
         *(t for n in "fg" for t in linear(f"self_attn.{n}_proj", heads * size, hidden, Split.ROWS)),
     )
     gates = {"head_wise": heads, "element_wise": heads * config.positive("v_head_dim")}
@@ -191,7 +150,7 @@ def read_ling_3(config: Config) -> Architecture:
     )
     found, width = _ling_experts(config, layers), config.positive("intermediate_size")
     dense = mlp(hidden, width)
-    cache = _kda_cache(heads, size, kernel, "ling_kda")  # Its own class, which keeps no checkpoint of a prefill.
+    cache = kda_cache(heads, size, kernel, "ling_kda")  # Its own class, which keeps no checkpoint of a prefill.
 
     def layer(i: int) -> Layer:
         is_net = (i + 1) % group != 0 and i < layers // group * group

@@ -19,6 +19,7 @@ encoder_decoder = Lazily("encoder_decoder")
 hybrid = Lazily("hybrid")
 hyper = Lazily("hyper")
 inside = Lazily("inside")
+kimi = Lazily("kimi")
 latent = Lazily("latent")
 lightning = Lazily("lightning")
 linear_hybrid = Lazily("linear_hybrid")
@@ -26,6 +27,7 @@ recent = Lazily("recent")
 relatives = Lazily("relatives")
 singles = Lazily("singles")
 sparse = Lazily("sparse")
+wrapped = Lazily("wrapped")
 
 _OWN: Mapping[str, Reader] = {
     "DeepseekV2ForCausalLM": latent.read_deepseek,
@@ -39,7 +41,7 @@ _OWN: Mapping[str, Reader] = {
     "LongcatFlashNgramForCausalLM": latent.read_longcat_ngram,
     "PanguUltraMoEForCausalLM": recent.read_pangu_ultra,
     "MiniCPM3ForCausalLM": latent.read_minicpm3,
-    "KimiLinearForCausalLM": linear_hybrid.read_kimi_linear,
+    "KimiLinearForCausalLM": kimi.read_kimi_linear,
     "BailingMoeV3ForCausalLM": linear_hybrid.read_ling_3,
     "MambaForCausalLM": hybrid.read_mamba,
     "FalconMambaForCausalLM": hybrid.read_mamba,
@@ -99,6 +101,8 @@ _OWN: Mapping[str, Reader] = {
     "Moondream3TextModel": inside.read_moondream3,
     "Cosmos3EdgeForCausalLM": inside.read_cosmos3_edge,
     "CohereCompassForCausalLM": inside.read_compass,
+    "TransformersForCausalLM": wrapped.read_wrapped,
+    "TransformersMoEForCausalLM": wrapped.read_wrapped,
 }
 
 # The language model inside of a multi-modal one, by the model type of its config.
@@ -145,6 +149,7 @@ TEXT_BY_TYPE: Mapping[str, str] = {
     "glm_ocr_text": "Glm4ForCausalLM",
     "paddleocr_vl_text": "Ernie4_5ForCausalLM",
     "kimi_k25_text": "DeepseekV3ForCausalLM",
+    "kimi_linear": "KimiLinearForCausalLM",
     "muse_glimmer_text": "MuseGlimmerForCausalLM",
     "aria_text": "AriaTextModel",
     "qwen4_exp_text": "Qwen4ExpForCausalLM",

@@ -71,6 +71,8 @@ class _Probe:
             return self._of_folder(path, ModelSource.FOLDER, self.revision)
         if is_file(path):
             return self._of_file(path)
+        if named := locating.id_of_page(self.given):
+            return self._page(named)
         if self.given.startswith(locating.REMOTE_SCHEMES):
             return self._nowhere(Unknown("an object store or another hub, which is not read"))
         if locating.looks_like_path(self.given) or not locating.is_repo_id(self.given):
@@ -110,6 +112,11 @@ class _Probe:
         if not found.files:
             return (ModelProblem(kind="missing", file=file, detail=f"no tokenizer files in {path}"),)
         return tuple(structs.replace(p, file=file, detail=f"{p.file}: {p.detail}") for p in found.problems)
+
+    def _page(self, named: str) -> Model:
+        detail = f"the address of a page of the hub: vLLM takes the id, {named}"
+        problem = ModelProblem(kind="not-found", file=self.given, detail=detail)
+        return structs.replace(self._nowhere(Unknown(detail), problem), suggestions=(named,))
 
     def _no_path(self, path: Path) -> Model:
         detail = f"no such folder: {path}"

@@ -19,6 +19,17 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 REMOTE_SCHEMES = ("s3://", "gs://", "az://", "azure://", "http://", "https://", "hf://", "oci://", "modelscope://")
 
 
+# Where the hub's pages are; what follows the id is a page within the repository.
+_PAGES = ("https://huggingface.co/", "http://huggingface.co/", "huggingface.co/", "https://hf.co/", "hf.co/")
+
+
+def id_of_page(name: str) -> str | None:
+    """The id of the repository whose page that is; None for what is no address of the hub's."""
+    page = next((name[len(start) :] for start in _PAGES if name.startswith(start)), "")
+    named = "/".join(page.partition("?")[0].split("/")[:2])
+    return named if named.count("/") == 1 and is_repo_id(named) else None
+
+
 class Snapshot(Struct, frozen=True):
     """A model's folder in the cache; `incomplete` counts downloads that were begun there and not ended."""
 

@@ -136,6 +136,12 @@ TOWERS: Mapping[str, str] = {
     "MolmoForCausalLM": "phi.molmo",
     "AriaForConditionalGeneration": "llava.aria",
     "CohereCompassForConditionalGeneration": "qwen.qwen_vl",
+    "BailingMoeV3VLForConditionalGeneration": "kin.ling_vl",
+    "OpenPanguVLForConditionalGeneration": "kin.pangu_vl",
+    "KimiK3ForConditionalGeneration": "kin.kimi_k3",
+    "MiDashengLMModel": "speech.dasheng",
+    "FireRedASR2ForConditionalGeneration": "speech.fire_red",
+    "FunASRForConditionalGeneration": "speech.fun_asr",
 }
 
 
@@ -167,6 +173,11 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "Molmo2ForConditionalGeneration": "Molmo2TextModel",
     "Phi3VForCausalLM": "Phi3ForCausalLM",
     "MolmoForCausalLM": "MolmoModel",
+    "BailingMoeV3VLForConditionalGeneration": "BailingMoeV3ForCausalLM",
+    "OpenPanguVLForConditionalGeneration": "PanguEmbeddedForCausalLM",
+    "KimiK3ForConditionalGeneration": "KimiLinearForCausalLM",
+    "FireRedASR2ForConditionalGeneration": "Qwen2ForCausalLM",
+    "FunASRForConditionalGeneration": "Qwen3ForCausalLM",
 }
 
 

@@ -26,7 +26,7 @@ from vllm_doctor.memory.families.towers.vits import whole_whisper
 def qwen2(vision: Config) -> Tensors:
     """Qwen2-VL: hidden_size is the width that it hands on (qwen2_vl.py)."""
     width, out = vision.positive("embed_dim", default=1280), vision.positive("hidden_size")
-    return (*qwen2_blocks(vision), *layer_norm(width), *_merger(width, out, vision))
+    return (*qwen2_blocks(vision), *layer_norm(width), *merger(width, out, vision))
 
 
 def qwen2_blocks(vision: Config) -> Tensors:
@@ -39,7 +39,8 @@ def qwen2_blocks(vision: Config) -> Tensors:
     )
 
 
-def _merger(width: int, out: int, vision: Config) -> Tensors:
+def merger(width: int, out: int, vision: Config) -> Tensors:
+    """The MLP that joins the patches of a square into one token."""
     merged = width * vision.positive("spatial_merge_size", default=2) ** 2
     return perceptron(merged, merged, out)
 
@@ -53,7 +54,7 @@ def qwen2_5(vision: Config, heads: tuple[int, int] | None = None) -> Tensors:
         *patches(vision, width, vision.positive("temporal_patch_size", default=2), bias=False),
         *times(block.tensors(), depth_of(vision)),
         *rms_norm(width),
-        *_merger(width, vision.positive("out_hidden_size"), vision),
+        *merger(width, vision.positive("out_hidden_size"), vision),
     )
 
 
@@ -61,15 +62,22 @@ def qwen3(vision: Config) -> Tensors:
     """Qwen3-VL, Qwen3.5: learned positions, and mergers after chosen layers (qwen3_vl.py)."""
     width, out = vision.positive("hidden_size"), vision.positive("out_hidden_size")
     merged = width * vision.positive("spatial_merge_size", default=2) ** 2
-    positions = vision.count("num_position_embeddings", default=0)
-    deep = (*layer_norm(merged), *_merger(width, out, vision))
+    deep = (*layer_norm(merged), *merger(width, out, vision))
+    return (
+        *qwen3_blocks(vision),
+        *merger(width, out, vision),
+        *times(deep, len(vision.counts("deepstack_visual_indexes"))),
+    )
+
+
+def qwen3_blocks(vision: Config) -> Tensors:
+    """Patches of two frames, learned positions, its blocks and the norm of the merger."""
+    width, positions = vision.positive("hidden_size"), vision.count("num_position_embeddings", default=0)
     return (
         *patches(vision, width, vision.positive("temporal_patch_size", default=2)),
         *(numbers(positions, width) if positions else ()),
         *times(Block(width, vision.positive("intermediate_size")).tensors(), depth_of(vision)),
         *layer_norm(width),
-        *_merger(width, out, vision),
-        *times(deep, len(vision.counts("deepstack_visual_indexes"))),
     )
 
 

@@ -1,9 +1,12 @@
 """Encoders of speech that are not Whisper's as it is: Voxtral's, FunAudioChat's, Qwen3's aligner, Parakeet."""
 
-from vllm_doctor.memory.config_values import Config
+from msgspec.structs import replace
+
+from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config
 from vllm_doctor.memory.families.parts import Tensors
 from vllm_doctor.memory.families.towers.audio import heard
 from vllm_doctor.memory.families.towers.blocks import (
+    Block,
     MissingPart,
     Towers,
     depth_of,
@@ -24,6 +27,11 @@ from vllm_doctor.memory.families.towers.vits import conformer_convolutions, whis
 
 # Frames that Voxtral joins: mistral-common's downsample_factor, which a config in Transformers' form leaves out.
 _VOXTRAL_FRAMES = 4
+# Fun-ASR's frames, the states that its adapter takes, and the adapter's own two widths (funasr.py FunASREncoder).
+_FUN_ASR_INPUTS, _FUN_ASR_STATES = 560, 512
+_FUN_ASR_ADAPTER = (2048, 1024)
+# Channels of FireRedASR's first convolutions (conformer_encoder.py Conv2dSubsampling).
+_FIRE_RED_CHANNELS = 32
 
 
 def voxtral(whole: Config) -> Towers:
@@ -92,6 +100,99 @@ def parakeet(sound: Config, hidden: int) -> Tensors:
         *perceptron(width, inner, hidden, bias=sound.flag("projection_bias"), split=False),
     )
     return (*stem, *times(block, depth_of(sound)), *joins)
+
+
+def dasheng(whole: Config) -> Towers:
+    """MiDashengLM: patches of a spectrogram, a vision transformer's blocks, frames joined (midashenglm.py)."""
+    audio, hidden = part(whole, "audio_encoder_config"), text_width(whole)
+    width, mels = audio.positive("embed_dim"), audio.positive("n_mels")
+    high, wide = _sides(audio, "patch_size")
+    rows, columns = _sides(audio, "patch_stride")
+    block = Block(
+        width,
+        int(audio.number("mlp_ratio", 4.0) * width),
+        qkv_bias=audio.flag("qkv_bias", default=True),
+        scales=2 if audio.number("init_values", 0.0) else 0,
+    )
+    tensors = (
+        *numbers(2, mels),
+        *kept_numbers(width, audio.positive("input_channels", default=1) * high * wide),
+        *numbers(mels // rows + audio.positive("target_length") // columns, width),
+        *times(block.tensors(), depth_of(audio)),
+        *layer_norm(width),
+        *perceptron(width * whole.positive("subsample_factor", default=5), hidden, hidden),
+    )
+    return heard(tensors)
+
+
+def fire_red(whole: Config) -> Towers:
+    """FireRedASR 2: a Conformer and an adapter, whole on every rank (conformer_encoder.py, fireredasr2.py)."""
+    audio, hidden = part(whole, "audio_encoder_conf"), text_width(whole)
+    width, mels = audio.positive("d_model"), audio.positive("idim")
+    kernel = audio.positive("kernel_size", default=33)
+    rows = ((mels - 1) // 2 - 1) // 2
+    if rows < 1:
+        raise MissingPart("idim leaves nothing of a spectrogram")
+    feeding = (*layer_norm(width), *perceptron(width, 4 * width, width, split=False))
+    block = (
+        *times(feeding, 2),
+        *times(layer_norm(width), 3),
+        *times(kept(width, width, bias=False), 5),
+        *numbers(2, width),
+        *layer_norm(width),
+        *kept_numbers(4 * width, width, bias=False),
+        *kept_numbers(2 * width, kernel, bias=False),
+        *layer_norm(2 * width),
+        *kept_numbers(width, 2 * width, bias=False),
+        *layer_norm(width),
+    )
+    tensors = (
+        *kept_numbers(_FIRE_RED_CHANNELS, 9),
+        *kept_numbers(_FIRE_RED_CHANNELS, _FIRE_RED_CHANNELS * 9),
+        *kept(width, _FIRE_RED_CHANNELS * rows),
+        *times(block, audio.positive("n_layers_enc", largest=LARGEST_LAYERS)),
+        *perceptron(width * whole.positive("encoder_downsample_rate"), hidden, hidden, split=False),
+    )
+    return heard(tuple(replace(t, linear=False) for t in tensors))
+
+
+def fun_asr(whole: Config) -> Towers:
+    """Fun-ASR: SenseVoice's encoder, whole but for its MLPs, and an adapter of fixed sizes (funasr.py)."""
+    audio = part(whole, "audio_encoder_conf")
+    width = audio.positive("output_size", default=256)
+    feed, kernel = audio.positive("linear_units", default=2048), audio.positive("kernel_size", default=11)
+    later = audio.positive("num_blocks", default=6, largest=LARGEST_LAYERS) - 1
+    later += audio.count("tp_blocks", default=0, largest=LARGEST_LAYERS)
+    inner, adapted = _FUN_ASR_ADAPTER
+
+    def block(inputs: int) -> Tensors:
+        return (
+            *kept(width, width),
+            *kept(3 * width, inputs),
+            *kept_numbers(width, kernel, bias=False),
+            *perceptron(width, feed, width),
+            *layer_norm(inputs),
+            *layer_norm(width),
+        )
+
+    tensors = (
+        *block(_FUN_ASR_INPUTS),
+        *times(block(width), later),
+        *times(layer_norm(width), 2),
+        *perceptron(_FUN_ASR_STATES, inner, adapted),
+        *times(Block(adapted, adapted // 4).tensors(), 2),
+    )
+    return heard(tuple(replace(t, linear=False) for t in tensors))
+
+
+def _sides(config: Config, key: str) -> tuple[int, int]:
+    """Height and width, one number where both are the same."""
+    if not isinstance(config.get(key), list):
+        return (config.positive(key),) * 2
+    found = config.counts(key)
+    if len(found) != 2 or not all(found):
+        raise MissingPart(f"{key} is no pair of sides")
+    return found[0], found[1]
 
 
 def vibe_voice(whole: Config) -> Towers:
