@@ -23,6 +23,12 @@ def named(text: str | bytes) -> list[str]:
     return [f.finding.cause for f in explain_text(text).findings]
 
 
+def test_the_end_of_a_backend_of_triton_is_read_at_its_lowest_level() -> None:
+    failed = "Failed to initialize Python stub: TypeError: build() got an unexpected keyword argument 'stat_loggers'"
+    assert named(f'I1216 02:12:49.624943 179 pb_stub.cc:388] "{failed}"') == ["caller-version-mismatch"]
+    assert named(f'I1216 02:12:49.624943 179 model.cc:388] "{failed}"') == []
+
+
 def test_a_line_with_the_words_of_many_messages_still_tells_its_own() -> None:
     patterns = Patterns(book().values())
     words = b" ".join(sorted(patterns.prefilter.literals, key=len)[:60]).decode()
