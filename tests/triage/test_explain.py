@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vllm_doctor.finding import Severity
 from vllm_doctor.triage import explain_stream, explain_text
+from vllm_doctor.triage.matcher import Patterns
 from vllm_doctor.triage.signature import book
 from vllm_doctor.triage.telling import Telling
 
@@ -20,6 +21,20 @@ OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB."
 def named(text: str | bytes) -> list[str]:
     """The causes, the root cause first."""
     return [f.finding.cause for f in explain_text(text).findings]
+
+
+def test_the_end_of_a_backend_of_triton_is_read_at_its_lowest_level() -> None:
+    failed = "Failed to initialize Python stub: TypeError: build() got an unexpected keyword argument 'stat_loggers'"
+    assert named(f'I1216 02:12:49.624943 179 pb_stub.cc:388] "{failed}"') == ["caller-version-mismatch"]
+    assert named(f'I1216 02:12:49.624943 179 model.cc:388] "{failed}"') == []
+
+
+def test_a_line_with_the_words_of_many_messages_still_tells_its_own() -> None:
+    patterns = Patterns(book().values())
+    words = b" ".join(sorted(patterns.prefilter.literals, key=len)[:60]).decode()
+    text = f"RuntimeError: Found Tesla P40 which is too old to be supported by the triton GPU compiler {words}"
+    assert len(patterns.of(patterns.prefilter.all_in(text.lower().encode()))) > 64
+    assert named(text)[0] == "arch-unsupported"
 
 
 @pytest.mark.parametrize(

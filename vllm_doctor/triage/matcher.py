@@ -28,6 +28,7 @@ MAXIMUM_LEFT_OUT_BYTES = 64 * 2**20
 LOOK_COST = 3500
 LOOK_COST_PER_BYTE = 4
 CHECK_COST = 150
+BYTES_PER_CHECK_COST = 4
 CANDIDATE_COST = 400
 CANDIDATE_COST_PER_BYTE = 2
 MATCH_COST = 5000
@@ -330,7 +331,7 @@ class Matcher:
         missed: list[_Pattern] = []
         found: dict[str, tuple[Signature, dict[str, str]]] = {}
         lower = text.lower()
-        self._effort.spend(CHECK_COST * len(candidates))
+        self._effort.spend((CHECK_COST + len(lower) // BYTES_PER_CHECK_COST) * len(candidates))
         tried = 0
         for pattern in candidates:
             worthwhile = tried < MAXIMUM_TRIED and pattern.may_match(lower)

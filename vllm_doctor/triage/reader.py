@@ -40,10 +40,10 @@ _PREFIXES = re.compile(
     r"|\{\"log\":\""
     r"|(?:[a-z0-9][\w.\-]{0,80}(?: [a-z0-9][\w.\-]{0,60})?:? {1,4}|\{\"(?:message|msg|textPayload|line)\": ?\")"
     rf"(?=(?:INFO|DEBUG|WARNING|ERROR) {_DATE} {_TIME}|\([A-Z][\w.:\-]{{0,60}}(?: rank=\d{{1,6}}| TP\d)? pid=\d)"
-    # What Python's logging, logfmt and klog make of a level.
+    # What Python's logging, logfmt and klog make of a level; Triton tells of a backend's end at klog's lowest.
     rf"|{_LEVEL.replace('level', 'named')}:[\w.]{{1,80}}:"
     r"|time=\"?[^\" ]{10,40}\"? level=(?P<format>\w{4,8}) msg="
-    rf"|(?P<klog>I)\d{{4}} {_TIME} {{1,8}}\d{{1,8}} [\w./\-]{{1,80}}:\d{{1,6}}\]"
+    rf"|(?P<klog>I)\d{{4}} {_TIME} {{1,8}}\d{{1,8}} (?!pb_stub\.cc)[\w./\-]{{1,80}}:\d{{1,6}}\]"
     # ERROR 01-20 13:03:50 [core.py:12], INFO 08-05 12:39:06 serving_chat.py:118], ERROR 2025-01-20 13:03:50,123 ...
     rf"|{_LEVEL}:? {{1,5}}(?:{_DATE}[ T])?{_TIME}(?: \[?[\w./\-]{{1,80}}:\d{{1,6}}\])?"
     rf"|\[?{_DATE}[ T]{_TIME}(?:Z|[+-]\d{{2}}:?\d{{2}})?\]?(?: ?[-|:])?"
