@@ -85,8 +85,6 @@ def test_an_interrupt_is_130_without_a_traceback(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # Tests that were started in the background (`pytest &`) ignore SIGINT, and so would their children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs here
         )
         silent.settimeout(30)
         connection, _ = silent.accept()

@@ -172,8 +172,6 @@ def test_an_interruption_is_130_and_takes_the_server_down(vllm: str, number: sig
         [sys.executable, "-m", "vllm_doctor", "verify", *ALONE, "--", *words(vllm, "--hang", "--port", str(port))],
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'checks'}"}, cwd="/", text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # Tests that run in the background of a shell ignore these, and so would the doctor.
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs here
     )  # fmt: skip
     end = time.monotonic() + 30
     while not (started := _serving(port)) and time.monotonic() < end:

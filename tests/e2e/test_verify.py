@@ -206,8 +206,6 @@ class Watched:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "vllm_doctor", "verify", "--python", str(python), "--format", "json", "--", *words],
             env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            # Tests that run in the background of a shell ignore Ctrl-C, and so would the doctor.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread runs here
         )  # fmt: skip
         self.seen: dict[int, psutil.Process] = {}
 

@@ -44,14 +44,7 @@ def started(hanging: Path, *options: str) -> "subprocess.Popen[bytes]":
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=_heeds_signals,  # noqa: PLW1509 - no thread here is about to take a lock
     )
-
-
-def _heeds_signals() -> None:
-    """What nohup, or a shell that starts in the background, set to be ignored would be ignored here as well."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def gone(mark: str) -> bool:
