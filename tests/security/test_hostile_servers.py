@@ -27,11 +27,13 @@ def serving(behaviour: Callable[[socket.socket], None], requests: list[bytes] | 
     requests = [] if requests is None else requests
     listener = socket.create_server(("127.0.0.1", 0))
     ended = threading.Event()
+    connections: list[socket.socket] = []
 
     def serve() -> None:
         while not ended.is_set():
             with suppress(OSError):
                 connection, _ = listener.accept()
+                connections.append(connection)
                 threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
     def answer(connection: socket.socket) -> None:
@@ -44,7 +46,10 @@ def serving(behaviour: Callable[[socket.socket], None], requests: list[bytes] | 
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         ended.set()
-        listener.shutdown(socket.SHUT_RDWR)
+        # Without it a flood, and whoever was left reading it, would go on beside all further tests.
+        for each in (listener, *connections):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
         listener.close()
 
 
