@@ -217,7 +217,8 @@ class TestPlain:
         assert report["findings"] == []
 
     def test_a_server_killed_in_the_middle_of_an_answer(self, plain: tuple[Running, Report], tmp_path: Path) -> None:
-        body = {"model": "tiny", "messages": HELLO, "max_tokens": 2000, "ignore_eos": True, "stream": True}
+        # Sixteen answers take long enough for the killer to see one begin, on a busy machine too.
+        body = {"model": "tiny", "messages": HELLO, "max_tokens": 2000, "ignore_eos": True, "stream": True, "n": 16}
         killer = threading.Thread(target=kill_while_it_generates, args=(plain[0], generated(plain[0]) + 20))
         killer.start()
         report = replayed(plain[0], tmp_path, body)
