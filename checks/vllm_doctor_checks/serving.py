@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 
+from msgspec.structs import replace
+
 from vllm_doctor.check import NotApplicable, NotKnown, check, known
 from vllm_doctor.facts import DEFAULT_PORT, Gpus, Launch, Listener, Server, ServerAnswer, Servers, Unknown
-from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, info, warning
+from vllm_doctor.finding import Finding, Fix, LaunchEdit, Severity, error, info, warning
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks.chat import chat_template, model_name
 from vllm_doctor_checks.launch_values import release_of
@@ -212,7 +214,9 @@ def server_answer(snapshot: Snapshot) -> Iterator[Finding]:
     for answer in servers.answers:
         found = _unreached(answer, servers) if answer.failure is not None else _answered(answer)
         if found is not None:
-            yield found
+            # A launch does not fail of another server's illness.
+            other = answer.pid is not None and snapshot.launch is not None
+            yield replace(found, severity=Severity.WARNING) if other else found
         elif isinstance(answer.models, Unknown) and not _wants_key(answer):
             raise NotKnown(answer.models.reason)
 
