@@ -47,7 +47,8 @@ def layout(
 
 @pytest.mark.parametrize(("config", "launch"), CASES, ids=NAMES)
 def test_blocks_tokens_and_concurrency_are_those_of_vllm(config: dict[str, Any], launch: dict[str, Any]) -> None:
-    found = layout(config, settings_of(launch), batched=launch["max_num_batched_tokens"])
+    device = boards.device("B200" if launch.get("capability") == 10 else "H100")
+    found = layout(config, settings_of(launch), device=device, batched=launch["max_num_batched_tokens"])
     capacity = found.capacity(int(launch["gib"] * GIB), launch["max_model_len"])
     assert (found.in_flight_tokens, found.block_size) == (launch["in_flight"], launch["block"])
     assert (capacity.blocks, capacity.tokens) == (launch["blocks"], launch["capacity"])

@@ -14,6 +14,7 @@ _PLAIN_PAGE = 512
 _PLAIN_BACKENDS = ("FLASHINFER_MLA_SPARSE_DSV4", "FLASHINFER_MLA_SPARSE_DSV41")
 # deepseek_v41/nvidia/flash_mla_mega_attn.py WV_GROUP_SIZE: heads of a group of the output.
 _MEGA_HEADS = 8
+_BLOCK, _HOPPER_BLOCK, _NEWER_BLOCK = 256, 64, 128
 # A key of 128 numbers of FP4 with a scale for 32 of them (DeepseekV4Indexer).
 _FP4_KEY_BYTES = 68
 
@@ -25,7 +26,7 @@ def page_bytes(
 
     Raises DoctorError for a --kv-cache-dtype that vLLM refuses for these layers.
     """
-    family = (device.capability or 90) // 10 if device is not None else 9
+    family = _family(device)
     plain = _is_plain(settings, family)
     stored = _own_bytes(cache, settings)
     if stored is None:
@@ -34,6 +35,23 @@ def page_bytes(
     multiple = _PLAIN_PAGE if plain else _BLACKWELL_PAGE if newer else _PACKED_PAGE
     size = block // cache.tokens_per_state * stored
     return size if cache.record == "ring" else -(-size // multiple) * multiple
+
+
+def packed_block(architecture: Architecture, device: Device | None) -> int | None:
+    """Tokens of a block of compressed keys, of which each backend takes one size; None where there are none.
+
+    vLLM 0.32 models/deepseek_v4/sparse_mla.py and deepseek_v41/sparse_mla.py get_supported_kernel_block_sizes.
+    """
+    records = {c.record for kind in architecture.kinds for c in kind.caches if c.record}
+    if not records:
+        return None
+    if "v4" in records:
+        return _BLOCK
+    return _HOPPER_BLOCK if _family(device) == 9 else _NEWER_BLOCK
+
+
+def _family(device: Device | None) -> int:
+    return (device.capability or 90) // 10 if device is not None else 9
 
 
 def ring_tokens(settings: LaunchSettings) -> int:

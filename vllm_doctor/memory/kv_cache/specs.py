@@ -6,7 +6,7 @@ from typing import NamedTuple
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8, latent_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
-from vllm_doctor.memory.kv_cache.records import page_bytes, ring_tokens
+from vllm_doctor.memory.kv_cache.records import packed_block, page_bytes, ring_tokens
 
 DEFAULT_BLOCK = 16
 # vLLM for CPU, 0.32 platforms/cpu.py check_and_update_config; its MLA kernel takes 16 only.
@@ -118,6 +118,8 @@ def kernel_block(architecture: Architecture, settings: LaunchSettings, device: D
     """
     if architecture.kernel_block is not None:
         return architecture.kernel_block
+    if (packed := packed_block(architecture, device)) is not None:
+        return packed
     kinds = {c.kind for k in architecture.kinds for c in k.caches}
     if CacheKind.LATENT not in kinds:
         return CPU_BLOCK if is_cpu(device) else DEFAULT_BLOCK
