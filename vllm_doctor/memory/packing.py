@@ -1,6 +1,9 @@
 """Bytes of a tensor on one rank, packed as its quantization method packs it."""
 
+import math
 from functools import lru_cache
+
+from msgspec.structs import replace
 
 from vllm_doctor.memory.facts import Quantization, Split, Tensor
 from vllm_doctor.memory.sharding import Shard
@@ -9,6 +12,8 @@ EXPERT_SPLITS = (Split.EXPERT_ROWS, Split.EXPERT_COLUMNS)
 SCALE_BYTES = 4
 # 0.32 layers/quantization/mxfp4.py with fused_moe's rounding for Marlin and Triton on Hopper and before.
 MXFP4_WIDTH_MULTIPLE = 128
+# The least side of a block of FP8 that experts are served with.
+_LEAST_BLOCK = 32
 MXFP4_HIDDEN_MULTIPLE = 256
 
 # Ways to pack routed experts alone.
@@ -30,8 +35,18 @@ def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_
         quantization = _EXPERTS[quantization.experts]
     if quantization.method == "mxfp4" and tensor.split in EXPERT_SPLITS:
         return _mxfp4_bytes(tensor, part)
+    if quantization.block is not None and tensor.split in EXPERT_SPLITS:
+        quantization = replace(quantization, block=_refined(tensor, part, quantization.block))
     numbers = part.elements * quantization.bits // 8
     return numbers + part.copies * _scale_bytes(part.rows, columns, quantization, model_bytes)
+
+
+def _refined(tensor: Tensor, part: Shard, block: tuple[int, int]) -> tuple[int, int]:
+    """Smaller blocks where ranks would share one (0.29 on, fused_moe/oracle/fp8.py refine_fp8_moe_block_shape)."""
+    up = tensor.split is Split.EXPERT_ROWS
+    width, hidden = (part.rows // 2, part.columns) if up else (part.columns, part.rows)
+    side = math.gcd(*block, width, hidden)
+    return (side, side) if width % block[0] and side >= _LEAST_BLOCK else block
 
 
 def _scale_bytes(rows: int, columns: int, quantization: Quantization, model_bytes: int) -> int:
