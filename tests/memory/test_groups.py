@@ -76,6 +76,13 @@ def test_older_releases_leave_more_of_a_block_empty(release: Release, size: int)
     assert layout(flash(), LaunchSettings(), release=release).bytes_per_block == size
 
 
+@pytest.mark.parametrize(("release", "size"), [((0, 32, 0), 135_168), ((0, 33, 0), 43 * 3168)])
+def test_from_0_33_on_a_block_on_blackwell_holds_whole_numbers_of_both_sizes(release: Release, size: int) -> None:
+    """3168 is the least that 528 and 288 bytes divide (0.33 deepseek_v41/attention.py)."""
+    newest: dict[str, Any] = next(m["config"] for m in MODELS if m["name"] == "DeepseekV41ForCausalLM")
+    assert layout(newest, LaunchSettings(), release, boards.device("B200")).bytes_per_block == size
+
+
 def test_another_format_than_fp8_is_refused_in_the_words_of_vllm() -> None:
     with pytest.raises(DoctorError, match="only supports fp8 kv-cache, got bfloat16"):
         layout(flash(), LaunchSettings(kv_cache_dtype="bfloat16"))

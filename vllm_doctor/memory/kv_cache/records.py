@@ -1,8 +1,10 @@
 """Caches that are packed into blocks with others, DeepSeek V4's: bytes of a stored number and of a page of them."""
 
+import math
+
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.elements import is_fp8
-from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings
+from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release
 
 # vLLM 0.32 models/deepseek_v4/attention.py: 448 numbers of FP8, 64 of bfloat16 and 8 bytes of scales; pages are
 # multiples of the stride of FlashMLA's kernel.
@@ -15,6 +17,7 @@ _PLAIN_BACKENDS = ("FLASHINFER_MLA_SPARSE_DSV4", "FLASHINFER_MLA_SPARSE_DSV41")
 # deepseek_v41/nvidia/flash_mla_mega_attn.py WV_GROUP_SIZE: heads of a group of the output.
 _MEGA_HEADS = 8
 _BLOCK, _HOPPER_BLOCK, _NEWER_BLOCK = 256, 64, 128
+_WHOLE_RECORDS_FROM: Release = (0, 33, 0)
 # A key of 128 numbers of FP4 with a scale for 32 of them (DeepseekV4Indexer).
 _FP4_KEY_BYTES = 68
 
@@ -58,6 +61,19 @@ def ring_tokens(settings: LaunchSettings) -> int:
     """Tokens of a ring: those of a step and the one before, a power of two (deepseek_v41/compressor.py)."""
     rows = (settings.draft.tokens if settings.draft is not None else 0) + 2
     return max(8, 1 << (rows - 1).bit_length())
+
+
+def block_multiple(
+    cache: Cache, architecture: Architecture, settings: LaunchSettings, release: Release, device: Device | None
+) -> int:
+    """What a block's bytes are a multiple of: whole numbers of both sizes, from 0.33 on (deepseek_v41/attention.py)."""
+    if cache.record != "v4.1-window" or release < _WHOLE_RECORDS_FROM or _family(device) != 10:
+        return 1
+    caches = (c for kind in architecture.kinds for c in kind.caches)
+    keys = next((c for c in caches if c.record == "v4.1" and c.own_element_bytes is None), cache)
+    if _is_plain(settings, 10):
+        return 1
+    return math.lcm(_BLACKWELL, _packed_bytes(keys, architecture, settings, 10))
 
 
 def _own_bytes(cache: Cache, settings: LaunchSettings) -> int | None:

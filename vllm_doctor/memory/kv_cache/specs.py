@@ -6,7 +6,7 @@ from typing import NamedTuple
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8, latent_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
-from vllm_doctor.memory.kv_cache.records import packed_block, page_bytes, ring_tokens
+from vllm_doctor.memory.kv_cache.records import block_multiple, packed_block, page_bytes, ring_tokens
 
 DEFAULT_BLOCK = 16
 # vLLM for CPU, 0.32 platforms/cpu.py check_and_update_config; its MLA kernel takes 16 only.
@@ -23,7 +23,10 @@ CHECKPOINTED = ("mamba2", "kda")
 
 
 class Spec(NamedTuple):
-    """A layer's cache on a rank: tokens and bytes of a block, `window` in tokens, `states` blocks a request needs."""
+    """A layer's cache on a rank: tokens and bytes of a block, `window` in tokens, `states` blocks a request needs.
+
+    `alignment`: where pages of several layers lie in one block, its bytes are a multiple of that.
+    """
 
     kind: CacheKind
     block: int
@@ -216,7 +219,8 @@ def rank_specs(
         if cache.record:
             own = ring_tokens(settings) if cache.kind is CacheKind.RING else cache.block or block
             page = page_bytes(cache, own, architecture, settings, device)
-            return Spec(cache.kind, own, page, window=cache.window or 0)
+            multiple = block_multiple(cache, architecture, settings, release, device)
+            return Spec(cache.kind, own, page, window=cache.window or 0, alignment=multiple)
         token = attention_token_bytes(cache, settings, model_bytes)
         return Spec(cache.kind, block, block * token, window=cache.window or 0)
 
