@@ -94,17 +94,25 @@ def _plain_bytes(cache: Cache, settings: LaunchSettings) -> int:
 
 
 def _packed_bytes(cache: Cache, architecture: Architecture, settings: LaunchSettings, family: int) -> int:
-    dtype = settings.kv_cache_dtype
-    if dtype != "auto" and not dtype.startswith("fp8") and dtype != "nvfp4_ds_mla":
-        raise DoctorError(
-            f"DeepseekV4 fp8_ds_mla layout only supports fp8 kv-cache, got {dtype}.", "leave --kv-cache-dtype out"
-        )
-    if not cache.record.startswith("v4.1") or family != 10:
+    dtype, newer = settings.kv_cache_dtype, cache.record.startswith("v4.1")
+    _check(dtype, newer=newer, family=family)
+    if not newer or family != 10:
         return _PACKED
     if cache.record == "v4.1-window":
         return _BLACKWELL
     fp4 = dtype == "nvfp4_ds_mla" or (dtype in ("auto", "fp8") and _has_mega_attention(architecture, settings))
     return _BLACKWELL_FP4 if fp4 else _BLACKWELL
+
+
+def _check(dtype: str, *, newer: bool, family: int) -> None:
+    """The formats that vLLM takes for packed records (_resolve_dsv4_kv_cache_dtype of both)."""
+    hint = "leave --kv-cache-dtype out"
+    if dtype == "nvfp4_ds_mla" and newer and family != 10:
+        raise DoctorError("nvfp4_ds_mla needs the V4.1 KV records, which FlashMLA decodes only on SM100.", hint)
+    if newer and dtype not in ("auto", "fp8") and not dtype.endswith("_ds_mla"):
+        raise DoctorError(f"DeepseekV4 packed KV layouts only support fp8 kv-cache, got {dtype}.", hint)
+    if not newer and dtype != "auto" and not dtype.startswith("fp8"):
+        raise DoctorError(f"DeepseekV4 fp8_ds_mla layout only supports fp8 kv-cache, got {dtype}.", hint)
 
 
 def _has_mega_attention(architecture: Architecture, settings: LaunchSettings) -> bool:
