@@ -110,9 +110,9 @@ class _Pattern:
     def captures(self, text: bytes) -> dict[str, str] | None:
         """The named groups where the text matches, else None."""
         if self._compiled is None:
-            self._compiled = re2.compile(self._expression.encode(), _options())
+            self._compiled = re2.compile(self._expression.encode(), options())
             if self.signature.unless:
-                self._unless = re2.compile(self.signature.unless.encode(), _options())
+                self._unless = re2.compile(self.signature.unless.encode(), options())
         found = self._compiled.search(text)
         if found is None or (self._unless is not None and self._unless.search(text)):
             return None
@@ -376,7 +376,7 @@ def _part_end(block: bytes, start: int) -> int:
     return block.rfind(b"\n", start, start + PART_BYTES) + 1 or start + PART_BYTES
 
 
-def _options() -> re2.Options:
+def options() -> re2.Options:
     """RE2's options for all expressions: bytes, any letter case, `.` stops at a line's end, no complaints printed."""
     chosen = re2.Options()
     chosen.max_mem = EXPRESSION_BYTES
