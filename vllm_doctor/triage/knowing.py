@@ -16,9 +16,9 @@ def known_of(captures: Mapping[str, str]) -> dict[str, str]:
     """What is to be said of the captured names, under names of its own; nothing of those that the data does not know.
 
     `argument` brings `flag` and, of a flag that releases have, `flag_since` (`flag_always` of one that all have); of
-    one that is gone `flag_from`, `flag_until` and `flag_instead`; else `flag_meant`. `architectures` brings
-    `architecture` and the like of it; `parser` and `reasoning_parser` bring `parser_since`, `variable` brings
-    `variable_instead`.
+    one that is gone `flag_from`, `flag_until` and `flag_instead`; else `flag_meant`. So does `engine_argument`, the
+    flag's name in EngineArgs. `architectures` brings `architecture` and the like of it; `parser` and `reasoning_parser`
+    bring `parser_since`, `variable` brings `variable_instead`.
     """
     found: dict[str, str] = {}
     for name, look in _LOOKS.items():
@@ -41,6 +41,11 @@ def _flag(argument: str) -> Pairs:
     elif meant := _meant(name, spans):
         yield "flag", word
         yield "flag_meant", meant
+
+
+def _engine_argument(name: str) -> Pairs:
+    """EngineArgs' fields are the flags with underscores (vllm/engine/arg_utils.py 0.4 - 0.33)."""
+    return _flag("--" + name)
 
 
 def _meant(name: str, spans: tuple[releases.Span, ...]) -> str:
@@ -91,6 +96,7 @@ def _history(name: str, spans: tuple[releases.Span, ...]) -> Pairs:
 
 _LOOKS: Mapping[str, Callable[[str], Pairs]] = {
     "argument": _flag,
+    "engine_argument": _engine_argument,
     "architectures": _architecture,
     "parser": _tool_parser,
     "reasoning_parser": _reasoning_parser,
