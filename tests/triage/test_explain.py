@@ -241,6 +241,14 @@ def test_memory_that_runs_out_has_another_remedy_at_every_stage() -> None:
     }
 
 
+def test_what_the_release_of_the_text_has_is_not_said_to_come_later() -> None:
+    refused = "vllm: error: unrecognized arguments: --attention-backend FLASH_ATTN"
+    older, newer = (f"INFO [api_server.py:1] vLLM API server version {v}\n{refused}" for v in ("0.9.1", "0.32.0"))
+    assert "older than" in explain_text(refused).findings[0].finding.title
+    assert "older than" in explain_text(older).findings[0].finding.title
+    assert "older than" not in explain_text(newer).findings[0].finding.title
+
+
 def test_a_field_of_the_request_is_named_by_its_path() -> None:
     text = (
         "[{'type': 'extra_forbidden', 'loc': ('body', 'messages', 2, 'typed-dict', 'refusal'), 'msg': 'Extra inputs'}]"

@@ -15,6 +15,7 @@ _ARCHITECTURE = re.compile(r"[A-Za-z]\w{3,79}")
 def known_of(captures: Mapping[str, str]) -> dict[str, str]:
     """What is to be said of the captured names, under names of its own; nothing of those that the data does not know.
 
+    `version` is the release that the text tells of: what it ought to have is not said to come later, or to be gone.
     `argument` brings `flag` and, of a flag that releases have, `flag_since` (`flag_always` of one that all have); of
     one that is gone `flag_from`, `flag_until` and `flag_instead`; else `flag_meant`. So does `engine_argument`, the
     flag's name in EngineArgs. `architectures` brings `architecture` and the like of it; `parser` and `reasoning_parser`
@@ -24,7 +25,17 @@ def known_of(captures: Mapping[str, str]) -> dict[str, str]:
     for name, look in _LOOKS.items():
         if value := captures.get(name):
             found.update(look(value))
-    return found
+    return _without_what_it_has(found, captures.get("version", ""))
+
+
+def _without_what_it_has(found: dict[str, str], version: str) -> dict[str, str]:
+    order = {known: number for number, known in enumerate(releases.known_versions())} if found and version else {}
+    now = order.get(version.partition("+")[0])
+    if now is None:
+        return found
+    since = {n for n, v in found.items() if n.endswith("_since") and order.get(v, 0) <= now}
+    until = {n for n, v in found.items() if n.endswith("_until") and order.get(v, now) >= now}
+    return {name: value for name, value in found.items() if name not in since | until}
 
 
 def _flag(argument: str) -> Pairs:

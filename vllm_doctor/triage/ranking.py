@@ -9,17 +9,24 @@ from vllm_doctor.triage.matcher import Match
 from vllm_doctor.triage.signature import Role
 from vllm_doctor.triage.stage import Stages
 
+# The signature that captures which vLLM wrote the text.
+VERSION = "vllm-version"
+
 # Lines kept as the evidence of one cause.
 MAXIMUM_LINES = 4
 
 
 class Ranked(Struct, frozen=True, kw_only=True):
-    """One cause with the match that stands for it, and every match that says the same."""
+    """One cause with the match that stands for it, and every match that says the same.
+
+    `version` is vLLM's as the text itself tells it, "" where it does not.
+    """
 
     cause: str
     best: Match
     matches: tuple[Match, ...]
     stage: str
+    version: str
 
     @property
     def certain(self) -> bool:
@@ -49,7 +56,8 @@ def rank(matches: Sequence[Match]) -> tuple[Ranked, ...]:
     found: dict[str, list[_Candidate]] = {}
     for candidate in standing:
         found.setdefault(candidate.cause, []).append(candidate)
-    return _with_lines_of_their_own([_joined(cause, members) for cause, members in _kept(found).items()])
+    version = next((m.captures["version"] for m in matches if m.signature.id == VERSION and m.captures), "")
+    return _with_lines_of_their_own([_joined(cause, members, version) for cause, members in _kept(found).items()])
 
 
 def _with_lines_of_their_own(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
@@ -101,11 +109,12 @@ def _kept(found: dict[str, list[_Candidate]]) -> dict[str, list[_Candidate]]:
     return {cause: members for cause, members in found.items() if members[0].match.signature.order < Role.HINT.rank}
 
 
-def _joined(cause: str, members: Sequence[_Candidate]) -> Ranked:
+def _joined(cause: str, members: Sequence[_Candidate], version: str) -> Ranked:
     matches: list[Match] = []
     seen: set[str] = set()
     for candidate in members:
         if candidate.match.line.text not in seen and len(matches) < MAXIMUM_LINES:
             seen.add(candidate.match.line.text)
             matches.append(candidate.match)
-    return Ranked(cause=cause, best=members[0].match, matches=tuple(matches), stage=members[0].stage)
+    best, stage = members[0].match, members[0].stage
+    return Ranked(cause=cause, best=best, matches=tuple(matches), stage=stage, version=version)
