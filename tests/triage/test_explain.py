@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vllm_doctor.finding import Severity
 from vllm_doctor.triage import explain_stream, explain_text
-from vllm_doctor.triage.matcher import Patterns
+from vllm_doctor.triage.patterns import Patterns
 from vllm_doctor.triage.signature import book
 from vllm_doctor.triage.telling import Telling
 

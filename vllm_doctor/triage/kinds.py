@@ -4,14 +4,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import re2
 from msgspec import Struct
 
 from vllm_doctor.triage import filling
-from vllm_doctor.triage.matcher import options
+from vllm_doctor.triage.patterns import compiled, groups
 from vllm_doctor.triage.signature import FixTemplate
 
 if sys.version_info >= (3, 11):
@@ -74,14 +72,9 @@ def kind_of(cause: str, signature: str, lines: Iterable[str], fill: Fill) -> tup
     for kind in kinds().get(cause, ()):
         if kind.of and signature not in kind.of:
             continue
-        expression = _compiled(kind.line)
+        expression = compiled(kind.line)
         for match in filter(None, map(expression.search, shown)):
-            known = fill({n.decode(): v.decode("utf-8", "replace") for n, v in match.groupdict().items() if v})
+            known = fill(groups(match))
             if not kind.title or filling.filled(kind.title, known):
                 return kind, known
     return None
-
-
-@cache
-def _compiled(expression: str) -> Any:
-    return re2.compile(expression.encode(), options())
