@@ -28,10 +28,10 @@ MAXIMUM_CHARACTERS = 8192
 class Kind(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A kind of a cause: known by `line`, an RE2 expression that a line of the evidence matches, in any letter case.
 
-    The first of a cause that matches counts, if its title (its signature's, where it has none) has no hole that nothing
-    fills. It brings the fixes, with holes for what `line` and the signature captured and for what follows from these
-    (`filling.values`). `of` limits it to findings of these signatures. `source` says where the wording and the fix are
-    from. `match` and `miss` are its test lines.
+    The first of a cause that matches counts, unless its title has a hole that nothing fills. It brings the fixes, with
+    holes for what `line` and the signature captured and for what follows from these (`filling.values`); without a title
+    the signature's stays. `of` limits it to findings of these signatures. `source` says where the wording and the fix
+    are from. `match` and `miss` are its test lines.
     """
 
     id: str
