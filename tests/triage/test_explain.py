@@ -249,6 +249,15 @@ def test_what_the_release_of_the_text_has_is_not_said_to_come_later() -> None:
     assert "older than" not in explain_text(newer).findings[0].finding.title
 
 
+def test_the_parser_of_tools_is_the_one_of_the_model_in_the_text() -> None:
+    refused = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+    parsers = {}
+    for model in ("meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.3", "acme/own-model"):
+        fix = explain_text(f"$ vllm serve {model}\n{refused}").findings[0].finding.fixes[0]
+        parsers[model.partition("/")[0]] = fix.launch and fix.launch.set["--tool-call-parser"]
+    assert parsers == {"meta-llama": "llama3_json", "mistralai": "mistral", "acme": "PARSER"}
+
+
 def test_a_field_of_the_request_is_named_by_its_path() -> None:
     text = (
         "[{'type': 'extra_forbidden', 'loc': ('body', 'messages', 2, 'typed-dict', 'refusal'), 'msg': 'Extra inputs'}]"

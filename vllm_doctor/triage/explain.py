@@ -192,7 +192,7 @@ def _words(ranked: Ranked) -> tuple[str, tuple[Fix, ...]]:
     captures = _captures(ranked.matches, ranked.best)
 
     def fill(found: Mapping[str, str]) -> Mapping[str, str]:
-        return filling.values({"version": ranked.version, **captures, **found}, ranked.stage)
+        return filling.values({**ranked.told, **captures, **found}, ranked.stage)
 
     shown = (match.line.text for match in (ranked.best, *ranked.matches))
     kind, known = kind_of(ranked.cause, signature.id, shown, fill) or (None, fill({}))

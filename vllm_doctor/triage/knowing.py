@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from vllm_doctor import releases
+from vllm_doctor import releases, tool_families
 from vllm_doctor.launch.spelling import nearest
 from vllm_doctor.launch.strangers import OF_OTHERS, OF_OTHERS_ONLY
 
@@ -16,6 +16,7 @@ def known_of(captures: Mapping[str, str]) -> dict[str, str]:
     """What is to be said of the captured names, under names of its own; nothing of those that the data does not know.
 
     `version` is the release that the text tells of: what it ought to have is not said to come later, or to be gone.
+    `served` is the model: where its family calls tools it brings `tool_parser`, the usual one that the release has.
     `argument` brings `flag` and, of a flag that releases have, `flag_since` (`flag_always` of one that all have); of
     one that is gone `flag_from`, `flag_until` and `flag_instead`; else `flag_meant`. So does `engine_argument`, the
     flag's name in EngineArgs. `architectures` brings `architecture` and the like of it; `parser` and `reasoning_parser`
@@ -25,6 +26,8 @@ def known_of(captures: Mapping[str, str]) -> dict[str, str]:
     for name, look in _LOOKS.items():
         if value := captures.get(name):
             found.update(look(value))
+    if parser := _parser_of(captures.get("served", ""), captures.get("version")):
+        found["tool_parser"] = parser
     return _without_what_it_has(found, captures.get("version", ""))
 
 
@@ -93,6 +96,12 @@ def _reasoning_parser(name: str) -> Pairs:
 def _variable(name: str) -> Pairs:
     if instead := releases.removed_env_replacement(name):
         yield "variable_instead", instead
+
+
+def _parser_of(model: str, version: str | None) -> str | None:
+    family = tool_families.family(model)
+    parsers = family.parsers if family else ()
+    return next((parser for parser in parsers if tool_families.in_release(parser, version)), None)
 
 
 def _history(name: str, spans: tuple[releases.Span, ...]) -> Pairs:

@@ -1,6 +1,6 @@
 """From matches to the root cause: cause over consequence, certain over likely, worker over engine over API server."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -9,9 +9,6 @@ from vllm_doctor.triage.matcher import Match
 from vllm_doctor.triage.signature import Role
 from vllm_doctor.triage.stage import Stages
 
-# The signature that captures which vLLM wrote the text.
-VERSION = "vllm-version"
-
 # Lines kept as the evidence of one cause.
 MAXIMUM_LINES = 4
 
@@ -19,14 +16,14 @@ MAXIMUM_LINES = 4
 class Ranked(Struct, frozen=True, kw_only=True):
     """One cause with the match that stands for it, and every match that says the same.
 
-    `version` is vLLM's as the text itself tells it, "" where it does not.
+    `told` is what the signatures of facts captured anywhere in the text: vLLM's `version`, the `served` model.
     """
 
     cause: str
     best: Match
     matches: tuple[Match, ...]
     stage: str
-    version: str
+    told: Mapping[str, str]
 
     @property
     def certain(self) -> bool:
@@ -56,14 +53,23 @@ def rank(matches: Sequence[Match]) -> tuple[Ranked, ...]:
     found: dict[str, list[_Candidate]] = {}
     for candidate in standing:
         found.setdefault(candidate.cause, []).append(candidate)
-    version = next((m.captures["version"] for m in matches if m.signature.id == VERSION and m.captures), "")
-    return _with_lines_of_their_own([_joined(cause, members, version) for cause, members in _kept(found).items()])
+    told = _told(matches)
+    return _with_lines_of_their_own([_joined(cause, members, told) for cause, members in _kept(found).items()])
 
 
 def _with_lines_of_their_own(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
     """Without causes that are read off nothing but the lines of the root cause: one line tells of one fault."""
     root = {match.number for match in ranked[0].matches} if ranked else set()
     return tuple(r for r in ranked if r is ranked[0] or not root.issuperset(match.number for match in r.matches))
+
+
+def _told(matches: Iterable[Match]) -> dict[str, str]:
+    """The first capture of every name by a signature of facts."""
+    told: dict[str, str] = {}
+    for match in matches:
+        if match.signature.role is Role.FACT:
+            told = {**match.captures, **told}
+    return told
 
 
 def _without_shutdown(matches: Sequence[Match]) -> list[Match]:
@@ -109,7 +115,7 @@ def _kept(found: dict[str, list[_Candidate]]) -> dict[str, list[_Candidate]]:
     return {cause: members for cause, members in found.items() if members[0].match.signature.order < Role.HINT.rank}
 
 
-def _joined(cause: str, members: Sequence[_Candidate], version: str) -> Ranked:
+def _joined(cause: str, members: Sequence[_Candidate], told: Mapping[str, str]) -> Ranked:
     matches: list[Match] = []
     seen: set[str] = set()
     for candidate in members:
@@ -117,4 +123,4 @@ def _joined(cause: str, members: Sequence[_Candidate], version: str) -> Ranked:
             seen.add(candidate.match.line.text)
             matches.append(candidate.match)
     best, stage = members[0].match, members[0].stage
-    return Ranked(cause=cause, best=best, matches=tuple(matches), stage=stage, version=version)
+    return Ranked(cause=cause, best=best, matches=tuple(matches), stage=stage, told=told)
