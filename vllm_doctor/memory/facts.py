@@ -116,6 +116,22 @@ class Layer(Facts, frozen=True):
     caches: tuple[Cache, ...] = ()
 
 
+class ExpertLayout(Facts, frozen=True):
+    """What the kernel of MXFP4 experts rounds up to: their width, the hidden size, the rows of its copy of the scales.
+
+    `keeps_loaded_scales`: the scales of the checkpoint stay in memory beside that copy.
+    """
+
+    width: int
+    hidden: int
+    scale_rows: int = 1
+    keeps_loaded_scales: bool = False
+
+
+# vLLM 0.32 fused_moe/oracle/mxfp4.py, `mxfp4_round_up_hidden_size_and_intermediate_size`.
+MARLIN = ExpertLayout(width=128, hidden=256)
+
+
 class Quantization(Facts, frozen=True):
     """The checkpoint's quantization: vLLM's name of the method, its numbers, and the modules that it leaves out.
 
@@ -123,6 +139,7 @@ class Quantization(Facts, frozen=True):
     blocks; `symmetric`: no zero points; `static_activations`: one more scale per layer. `ignored` are patterns of
     module names. `kv_cache_dtype` is what the checkpoint itself asks for its cache. `quantized_head`: lm_head is
     packed too. `activation_order`: a column order is stored as well; `float_format`: numbers are floating.
+    `experts`: how the kernel of this launch lays out MXFP4 experts.
     """
 
     method: str
@@ -136,6 +153,7 @@ class Quantization(Facts, frozen=True):
     quantized_head: bool = False
     activation_order: bool = False
     float_format: bool = False
+    experts: ExpertLayout = MARLIN
 
 
 class Architecture(Facts, frozen=True):

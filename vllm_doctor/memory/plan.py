@@ -151,7 +151,9 @@ class _Planner:
         self.budget = budget(settings, self.defaults, device, release)
         self.shape = _shape(settings)
         self.draft = extras.draft
-        self.weights = weigh(architecture, self.shape, self.release, extras.weight_files, extras.draft)
+        self.weights = weigh(
+            architecture, self.shape, self.release, extras.weight_files, extras.draft, device.capability
+        )
         self.activation = activation.activation_peak(architecture, settings, self.defaults, release)
         self.warm_up = activation.sampler_peak(architecture, settings, self.defaults, release)
         self.graphs = cudagraph.budgeted(architecture, settings, self.defaults, release)

@@ -21,6 +21,7 @@ from vllm_doctor.memory.facts import (
 from vllm_doctor.memory.implementation import EMBEDDING_ON_ALL, HEAD_ON_ALL, built_as, served
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
 from vllm_doctor.memory.media import towers_under
+from vllm_doctor.memory.mxfp4 import expert_layout
 from vllm_doctor.memory.packing import ignored_names, is_packed, matches, packed_bytes
 from vllm_doctor.memory.sharding import checked, shard
 from vllm_doctor.memory.stages import layers_of_stages, stage_of_layers
@@ -44,22 +45,31 @@ def weights(
     release: Release,
     weight_files: Sequence[WeightFile] = (),
     draft: Architecture | None = None,
+    capability: int | None = None,
 ) -> Weights:
     """The weights of a launch; `draft` is the speculative model, where its config is known.
+
+    `capability` is the GPU's, as 90 for 9.0: the kernels that it has decide how MXFP4 experts are padded.
 
     Files that were read say how many parameters there are; the layers say how they are divided. Raises DoctorError for
     parallel sizes that are none.
     """
-    counted = _counted(architecture, checked(settings), release, draft)
+    counted = _counted(architecture, checked(settings), release, draft, capability)
     return _with_files(counted, architecture, weight_files) if weight_files else counted
 
 
 @lru_cache(maxsize=256)
 def _counted(
-    architecture: Architecture, settings: LaunchSettings, release: Release, draft: Architecture | None
+    architecture: Architecture,
+    settings: LaunchSettings,
+    release: Release,
+    draft: Architecture | None,
+    capability: int | None,
 ) -> Weights:
     architecture = served(architecture, release)
     quantization, doubt = quantization_of(architecture, settings)
+    if quantization is not None and quantization.method == "mxfp4":
+        quantization = replace(quantization, experts=expert_layout(architecture, settings, release, capability))
     model_bytes = model_element_bytes(architecture, settings)
     built = replace(architecture, towers=towers_under(architecture, settings, release))
     stages = stage_bytes(built, settings, quantization, model_bytes)
