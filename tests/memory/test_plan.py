@@ -29,6 +29,10 @@ LARGE = "meta-llama/Llama-3.3-70B-Instruct"
         ("Qwen/Qwen2.5-7B-Instruct", "H100:8", {"tensor_parallel_size": 8}, Verdict.TP_DIVISIBILITY),
         ("microsoft/phi-4", "H100:4", {"tensor_parallel_size": 4}, Verdict.TP_DIVISIBILITY),
         (LLAMA, "H100", {"gpu_memory_utilization": 0.999}, Verdict.GPU_BUSY),
+        (LLAMA, "H100", {"max_model_len": 131073}, Verdict.MAX_LEN_OVER_MODEL),
+        (LLAMA, "H200", {"max_model_len": 131073, "any_max_model_len": True}, Verdict.FITS),
+        ("microsoft/Phi-3.5-mini-instruct", "H100", {"max_model_len": 131072}, Verdict.FITS),
+        ("microsoft/Phi-3.5-mini-instruct", "H100", {"max_model_len": 131073}, Verdict.MAX_LEN_OVER_MODEL),
         (LLAMA, "H100", {"max_num_seqs": 16384, "max_num_batched_tokens": 1 << 20}, Verdict.OOM_ACTIVATION),
     ],
 )

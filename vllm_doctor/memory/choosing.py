@@ -12,6 +12,7 @@ from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release
 from vllm_doctor.memory.plan import Plan, plan
 from vllm_doctor.memory.planning import MOST_GPUS, Config
+from vllm_doctor.memory.refusals import bad_flags, context_refusal
 from vllm_doctor.memory.settings import read_settings
 
 # vLLM's kernels are built for 7.0 and newer (CMakeLists.txt, CUDA_SUPPORTED_ARCHS), bfloat16 wants 8.0 (Ampere).
@@ -27,13 +28,29 @@ class Choice(Struct, frozen=True, kw_only=True):
 
 
 def choices(launch: Launch, config: Config, release: Release | None) -> Iterator[Choice]:
-    """Every board of the catalogue, by tensor parallelism over the sizes that divide the model."""
+    """Every board of the catalogue, by tensor parallelism over the sizes that divide the model.
+
+    Memory alone chooses: what else vLLM refuses of the launch, `refusals` says.
+    """
     architecture = read_architecture(config.text)
-    settings = read_settings(launch)
+    settings = structs.replace(read_settings(launch), any_max_model_len=True)
     wants_bfloat16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and architecture.dtype == "bfloat16")
     least = _BFLOAT16_CAPABILITY if wants_bfloat16 else _LEAST_CAPABILITY
     for device in (d for d in boards.every(MOST_GPUS) if (d.capability or 0) >= least):
         yield _choice(architecture, settings, device, release)
+
+
+def refusals(launch: Launch, config: Config, release: Release | None) -> tuple[str, ...]:
+    """With what the launch starts on no GPU, one sentence each."""
+    architecture, settings = read_architecture(config.text), read_settings(launch)
+    flags = tuple(flag.words for flag in bad_flags(launch, release))
+    if context_refusal(architecture, settings) is None:
+        return flags
+    return (
+        f"The model's config allows {architecture.longest_max_model_len:,} tokens: vLLM refuses to serve "
+        f"{settings.max_model_len:,}.",
+        *flags,
+    )
 
 
 def _choice(architecture: Architecture, settings: LaunchSettings, device: Device, release: Release | None) -> Choice:

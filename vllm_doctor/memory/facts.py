@@ -162,7 +162,8 @@ class Architecture(Facts, frozen=True):
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
     `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
     pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is built
-    on. `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
+    on. `native_max_model_len` is what vLLM derives where the user sets none, `longest_max_model_len` the most that it
+    takes when asked (None: no limit is known). `largest_intermediate` is the widest dense
     MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
     the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
     architecture has. `state_key_size` is that of a delta net's heads. `borrows`: what a draft takes from its target
@@ -184,6 +185,7 @@ class Architecture(Facts, frozen=True):
     kv_heads: int = 0
     head_size: int = 0
     native_max_model_len: int | None = None
+    longest_max_model_len: int | None = None
     position_key: str | None = None
     tied_embeddings: bool = False
     largest_intermediate: int = 0
@@ -229,9 +231,10 @@ class DraftModel(Facts, frozen=True):
 class LaunchSettings(Facts, frozen=True):
     """The settings of a launch that move memory, as vLLM reads them; None stands for vLLM's own default.
 
-    `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
-    GPU. `cpu_offload_gb` in GiB. `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt`
-    None: not given. `mm_encoder_tp_mode` is `weights` or `data`. `environment`: VLLM_ variables of the launch.
+    `max_model_len` is -1 for `auto`; with `any_max_model_len` it may be over what the config says.
+    `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per GPU. `cpu_offload_gb` in GiB.
+    `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt` None: not given.
+    `mm_encoder_tp_mode` is `weights` or `data`. `environment`: VLLM_ variables of the launch.
     """
 
     tensor_parallel_size: int = 1
@@ -240,6 +243,7 @@ class LaunchSettings(Facts, frozen=True):
     decode_context_parallel_size: int = 1
     expert_parallel: bool = False
     max_model_len: int | None = None
+    any_max_model_len: bool = False
     gpu_memory_utilization: float | None = None
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
