@@ -9,6 +9,8 @@ from vllm_doctor.memory.facts import Device, LaunchSettings, Release
 # 2.1 GiB measured on H100 with 0.19.0. Logged on other cards and with older releases: 0.2 to 1.0 GiB.
 _LARGE_BUFFERS_FROM: Release = (0, 14, 0)
 _LARGE_BUFFERS_CAPABILITY = 90
+# Before, 2.4 GiB were logged on 4 H100 too (vLLM issue 21348, 0.9.2): NCCL's own buffers for NVLink switches.
+_SWITCH_HIGH = int(2.5 * GIB)
 
 # Logged for one GPU: 0.05 to 0.46 GiB.
 _SINGLE_LOW, _SINGLE_HIGH = GIB // 20, GIB // 2
@@ -29,7 +31,8 @@ def _plain(settings: LaunchSettings, device: Device, release: Release) -> Estima
         if large:
             typical = coefficients.NON_TORCH_TENSOR_PARALLEL_BYTES
             return Estimate(GIB // 5, typical, typical + GIB // 4)
-        return Estimate(GIB // 5, int(0.4 * GIB), GIB)
+        high = _SWITCH_HIGH if (device.capability or 0) == _LARGE_BUFFERS_CAPABILITY else GIB
+        return Estimate(GIB // 5, int(0.4 * GIB), high)
     if settings.pipeline_parallel_size > 1:
         typical = coefficients.NON_TORCH_PIPELINE_BYTES
         return Estimate(GIB // 20, typical, GIB // 2)
