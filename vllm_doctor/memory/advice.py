@@ -55,7 +55,7 @@ def advise(case: Case) -> tuple[Advice, ...]:
     What likely does comes first, then single changes that do for certain; where no single one does, one combination
     from which nothing can be left out.
     """
-    if case.plan.fits:
+    if case.plan.fits or case.plan.weights.uncounted is not None:
         return ()
     likely, certain = _likely(case), [a for change in _helping(case) if (a := _first(case, change)) is not None]
     if not certain and (together := _combined(case)) is not None:

@@ -1,6 +1,7 @@
 """Which GPUs would serve a model, and how many of each."""
 
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import Any
 
 from msgspec import Struct, structs
@@ -10,13 +11,16 @@ from vllm_doctor.memory import boards, parallelism
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release
-from vllm_doctor.memory.plan import Plan, plan
+from vllm_doctor.memory.plan import Plan, Verdict, plan
 from vllm_doctor.memory.planning import MOST_GPUS, Config
 from vllm_doctor.memory.refusals import bad_flags, context_refusal
 from vllm_doctor.memory.settings import read_settings
 
 # vLLM's kernels are built for 7.0 and newer (CMakeLists.txt, CUDA_SUPPORTED_ARCHS), bfloat16 wants 8.0 (Ampere).
 _LEAST_CAPABILITY, _BFLOAT16_CAPABILITY = 70, 80
+
+# The table's own width.
+_WIDTH = 88
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -59,7 +63,7 @@ def _choice(architecture: Architecture, settings: LaunchSettings, device: Device
         count = size * replicas
         changed = structs.replace(settings, tensor_parallel_size=size)
         found = plan(architecture, changed, structs.replace(device, count=count), release)
-        if found.fits:
+        if found.fits or (found.weights.uncounted is not None and found.verdict is Verdict.FITS):
             return Choice(device=device, count=count, plan=found)
     return Choice(device=device, count=None, plan=None)
 
@@ -67,7 +71,7 @@ def _choice(architecture: Architecture, settings: LaunchSettings, device: Device
 def rows(found: tuple[Choice, ...], launch: Launch, config: Config) -> Iterator[str]:
     """A table: boards that do, fewest first."""
     yield f"GPUs that would serve {launch.model} as launched"
-    yield f"from {config.origin}"
+    yield from wrap(f"from {config.origin}", _WIDTH, break_long_words=False, break_on_hyphens=False)
     yield ""
     yield f"  {'GPU':<41} {'memory':>9} {'GPUs':>5} {'KV cache tokens':>16} {'longest':>11}"
     fitting = [c for c in found if c.count is not None and c.plan is not None]

@@ -42,6 +42,8 @@ def sentence(plan: Plan) -> str:
         return f"Will not start: {plan.max_model_len:,} tokens of context are asked for, and {allowed}."
     if plan.verdict in REFUSED:
         return f"Will not start: {VERDICTS[plan.verdict]}."
+    if plan.verdict is Verdict.FITS and plan.weights.uncounted is not None:
+        return f"Cannot be told: it likely fits without {plan.weights.uncounted}, which could not be counted."
     if plan.certainty is Certainty.CLOSE:
         return f"Too close to call ({_leaning(plan)}): the estimates' error band decides, by up to {margin} a GPU."
     if plan.verdict is Verdict.FITS:

@@ -305,7 +305,7 @@ class WeightPart(Facts, frozen=True):
 
 
 class Weights(Facts, frozen=True):
-    """The weights of a launch.
+    """The weights of a launch; `uncounted` is what of them could not be counted at all.
 
     `parameters` are the model's own (one replica, no padding). `total_bytes` of one replica on all its GPUs.
     `per_gpu_bytes` of the fullest rank, buffers included; `stages` of each pipeline stage. `exact`: every term known.
@@ -320,3 +320,4 @@ class Weights(Facts, frozen=True):
     parts: tuple[WeightPart, ...]
     exact: bool
     approximations: tuple[str, ...] = ()
+    uncounted: str | None = None

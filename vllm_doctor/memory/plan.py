@@ -194,6 +194,8 @@ class _Planner:
         layout = self._layout()
         optimistic, typical, pessimistic = (self._outcome(layout, which) for which in ("low", "typical", "high"))
         certainty = _certainty(optimistic, typical, pessimistic)
+        if self.weights.uncounted is not None and typical.verdict is Verdict.FITS:
+            certainty = Certainty.CLOSE
         kv = Estimate(self._left("high"), self._left("typical"), self._left("low"))
         most = self._longest()
         largest = layout.largest_max_model_len(kv.typical, most)

@@ -14,7 +14,7 @@ from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.budget import device_of_gpus
 from vllm_doctor.memory.capacity import Capacities, capacities
 from vllm_doctor.memory.drafting import draft_of
-from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release, release_numbers
+from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Quantization, Release, release_numbers
 from vllm_doctor.memory.measured import Measured
 from vllm_doctor.memory.plan import NO_EXTRAS, REFUSED, Certainty, Extras, Plan, Verdict, plan
 from vllm_doctor.memory.refusals import BadFlag, architecture_refusal, bad_flags, kernels_missing
@@ -84,6 +84,22 @@ class Planned(Struct, frozen=True, kw_only=True):
                 return size
         return None
 
+    def in_four_bits(self) -> Plan | None:
+        """The plan of the model with 4-bit weights on as few of the GPUs at hand as do; None where not even all do."""
+        memory_fails = self.plan.verdict not in REFUSED and not self.plan.fits
+        if not memory_fails or self.architecture.quantization is not None or self.settings.quantization is not None:
+            return None
+        packed = structs.replace(self.architecture, quantization=_FOUR_BITS)
+        stages = self.settings.pipeline_parallel_size * self.settings.data_parallel_size
+        for size in parallelism.sizes(packed, self.device.count // max(1, stages), self.release):
+            if size < self.settings.tensor_parallel_size:
+                continue
+            changed = structs.replace(self.settings, tensor_parallel_size=size)
+            found = plan(packed, changed, self.device, self.release, self.extras)
+            if found.fits:
+                return found
+        return None
+
     @property
     def _case(self) -> Case:
         return Case(
@@ -128,6 +144,9 @@ class Planned(Struct, frozen=True, kw_only=True):
         first = next((a for a in advice if a.certain), None)
         return None if first is None else render.command_line(edit.apply(self.launch, first.edit))
 
+
+# As AWQ checkpoints are packed, nearly all of them.
+_FOUR_BITS = Quantization(method="awq", bits=4, group=128, symmetric=False)
 
 # Of a publisher's checkpoints as many: more of them would leave no room for other ways.
 _MOST_CHECKPOINTS = 2

@@ -18,7 +18,6 @@ def lines(planned: Planned, advice: tuple[Advice, ...], width: int, *, unicode: 
     width = max(drawing.LEAST_WIDTH, min(width, drawing.MOST_WIDTH))
     plan = planned.plan
     yield from _wrapped(_head(planned), width)
-    yield from _wrapped(f"Model: {billions(plan.weights.parameters)} parameters, from {planned.config.origin}", width)
     yield ""
     yield from _wrapped(drawing.sentence(plan), width)
     for caution in cautions(planned):
@@ -34,10 +33,12 @@ def lines(planned: Planned, advice: tuple[Advice, ...], width: int, *, unicode: 
 
 
 def _head(planned: Planned) -> str:
+    parameters = billions(planned.plan.weights.parameters)
     device, release = planned.device, planned.release
     version = ".".join(str(n) for n in (release or NEWEST))
     known = "" if release else " (the newest that was read; --vllm names another)"
-    return f"{planned.name} on {device.count} x {device.name} ({gib(device.total_bytes)} each), vLLM {version}{known}"
+    board = f"{device.count} x {device.name} ({gib(device.total_bytes)} each)"
+    return f"{planned.name} ({parameters} parameters) on {board}, vLLM {version}{known}"
 
 
 def billions(parameters: int) -> str:
@@ -66,7 +67,7 @@ def _refusal(planned: Planned, width: int) -> Iterator[str]:
 
 
 def _changes(planned: Planned, advice: tuple[Advice, ...], width: int) -> Iterator[str]:
-    if planned.plan.fits:
+    if planned.plan.fits or (planned.plan.verdict is Verdict.FITS and planned.plan.weights.uncounted is not None):
         return
     yield ""
     starts = "start" if planned.plan.verdict in REFUSED else "fit"
@@ -80,9 +81,20 @@ def _changes(planned: Planned, advice: tuple[Advice, ...], width: int) -> Iterat
             yield from _wrapped(f"{number}. {change.title} ({_holds(change)})", width, "   ")
     if (count := planned.gpus_that_do()) is not None and count > planned.device.count:
         yield from _wrapped(f"As it is, it would fit {count} of these GPUs: --tensor-parallel-size {count}.", width)
+    yield from _in_four_bits(planned, advice, width)
     if (corrected := planned.corrected(advice)) is not None:
         yield ""
         yield f"  {corrected}"
+
+
+def _in_four_bits(planned: Planned, advice: tuple[Advice, ...], width: int) -> Iterator[str]:
+    """What a smaller checkpoint would do, where no single change does."""
+    if any(a.certain and len(a.edit.set) < 2 for a in advice) or (packed := planned.in_four_bits()) is None:
+        return
+    number = packed.gpus_needed
+    where = "one of these GPUs" if number == 1 else f"{number} of these GPUs by tensor parallelism"
+    size = gib(packed.weights.per_gpu_bytes)
+    yield from _wrapped(f"With 4-bit weights ({size} a GPU; a checkpoint in AWQ or GPTQ) it fits {where}.", width)
 
 
 def _holds(change: Advice) -> str:
@@ -95,6 +107,8 @@ def _holds(change: Advice) -> str:
 
 
 def _notes(planned: Planned, width: int) -> Iterator[str]:
+    yield ""
+    yield from _wrapped(f"Counted from {planned.config.origin}.", width)
     if planned.plan.measured is not None:
         yield from _wrapped(f"{planned.plan.measured.told[0].upper()}{planned.plan.measured.told[1:]}.", width)
     for text in planned.plan.approximations:

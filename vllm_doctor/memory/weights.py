@@ -100,6 +100,7 @@ def _counted(
         parts=parts,
         exact=architecture.exact and not doubts,
         approximations=doubts,
+        uncounted=_uncounted(settings, draft),
     )
 
 
@@ -237,6 +238,14 @@ def _draft(
     if asked.method in MTP_METHODS:
         return (), (f"the MTP layers of {architecture.name} are not counted: how they are made is not known",)
     return (), ("the speculative draft model is not counted: its config is not at hand",)
+
+
+def _uncounted(settings: LaunchSettings, draft: Architecture | None) -> str | None:
+    """A speculative model that is not known: it may weigh as much as the model itself."""
+    asked = settings.draft
+    if draft is not None or asked is None or asked.method in WITHOUT_DRAFT:
+        return None
+    return "its MTP layers" if asked.method in MTP_METHODS else "the speculative draft model"
 
 
 def _lent(draft: Architecture, settings: LaunchSettings) -> tuple[str, ...]:
