@@ -62,6 +62,10 @@ def test_the_document() -> None:
         (("--gpu", "L4", "--vllm", "0.6.0", "--", "--async-scheduling"), "vLLM 0.6.0 has no flag --async-scheduling"),
         (("--gpu", "L4", "--", "--dtype", "fp8"), "takes no 'fp8' for --dtype: it ends there."),
         (("--gpu", "L4", "--", "--quantization", "foo"), "takes no 'foo' for --quantization: it ends there."),
+        (
+            ("--gpu", "RTX 3060 12GB", "--vllm", "0.12.0", "--", "--quantization", "fp8", "--max-model-len", "4096"),
+            "Before 0.16, vLLM packs the weights to FP8 when all of them are on the GPU in 16 bits: 14.2 GiB.",
+        ),
         (("--gpu", "V100-SXM2-32GB"), "has no kernels for the V100-SXM2-32GB (compute capability 7.0; from 7.5 on)."),
     ],
 )

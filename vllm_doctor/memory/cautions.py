@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from vllm_doctor import releases
+from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Release
 from vllm_doctor.memory.planning import Planned
 from vllm_doctor.memory.refusals import bad_flags, kernels_missing, named
@@ -11,7 +12,7 @@ from vllm_doctor.memory.refusals import bad_flags, kernels_missing, named
 def cautions(planned: Planned) -> tuple[str, ...]:
     """What to know before the verdict is believed, one sentence each."""
     flags = (flag.words for flag in bad_flags(planned.launch, planned.release))
-    return (*_runs(planned), *_idle(planned), *of_release(planned.release), *flags)
+    return (*_runs(planned), *_loading(planned), *_idle(planned), *of_release(planned.release), *flags)
 
 
 def of_release(release: Release | None) -> Iterator[str]:
@@ -33,6 +34,13 @@ def _runs(planned: Planned) -> Iterator[str]:
         yield f"vLLM {version} has no code for {name} ({had} have)."
     if (missing := kernels_missing(planned.device, planned.release)) is not None:
         yield missing
+
+
+def _loading(planned: Planned) -> Iterator[str]:
+    """More than the weights weigh, where a release packs them after they were all loaded."""
+    size = planned.plan.weights.loading_bytes[0]
+    if size > planned.plan.weights.per_gpu_bytes:
+        yield f"Before 0.16, vLLM packs the weights to FP8 when all of them are on the GPU in 16 bits: {gib(size)}."
 
 
 def _idle(planned: Planned) -> Iterator[str]:

@@ -307,6 +307,7 @@ class WeightPart(Facts, frozen=True):
 class Weights(Facts, frozen=True):
     """The weights of a launch; `uncounted` is what of them could not be counted at all.
 
+    `loading_bytes` is the most that the fullest rank holds of them while they are loaded, in its band.
     `parameters` are the model's own (one replica, no padding). `total_bytes` of one replica on all its GPUs.
     `per_gpu_bytes` of the fullest rank, buffers included; `stages` of each pipeline stage. `exact`: every term known.
     """
@@ -321,3 +322,4 @@ class Weights(Facts, frozen=True):
     exact: bool
     approximations: tuple[str, ...] = ()
     uncounted: str | None = None
+    loading_bytes: tuple[int, int] = (0, 0)

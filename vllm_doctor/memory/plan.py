@@ -264,6 +264,11 @@ class _Planner:
         band = _WEIGHTS_BAND if self.weights.exact else _APPROXIMATE_BAND
         return size + round({"low": -band, "typical": 0.0, "high": band}[which] * size)
 
+    def _loading(self, which: str) -> int:
+        """The most that the weights take while they are loaded."""
+        least, most = self.weights.loading_bytes
+        return most if which == "high" else least
+
     def _outcome(self, layout: KvLayout, which: str) -> Outcome:
         """The first refusal in the order of the start (vllm/v1/worker/gpu_worker.py, v1/core/kv_cache_utils.py)."""
         if (error := context_refusal(self.architecture, self.settings)) is not None:
@@ -276,8 +281,9 @@ class _Planner:
         if (error := self.budget.refusal(free)) is not None:
             return Outcome(Verdict.GPU_BUSY, error, free - self.budget.requested_bytes)
         room = free - self._weights(which)
-        if room < 0:
-            return Outcome(Verdict.OOM_WEIGHTS, self._weights_error(), room)
+        loading = free - self._loading(which)
+        if min(room, loading) < 0:
+            return Outcome(Verdict.OOM_WEIGHTS, self._weights_error(), min(room, loading))
         room -= _of(self.activation, which) + _of(self.other, which)
         if room < 0:
             return Outcome(Verdict.OOM_ACTIVATION, _OUT_OF_MEMORY + " (in the profile run)", room)
