@@ -46,7 +46,7 @@ def _more_gpus(planned: Planned) -> Iterator[Fix]:
 
 def _evidence(planned: Planned, plan: Plan) -> Iterator[str]:
     if plan.verdict in _BY_CONFIG:
-        yield planned.config.origin
+        yield f"counted from {planned.config.origin}"
         yield f"vLLM would say: {plan.error}"
         return
     device = planned.device

@@ -175,3 +175,16 @@ def test_a_variable_of_the_environment_counts_as_the_launch_will_see_it() -> Non
     assert refused.plan.verdict is Verdict.MAX_LEN_OVER_MODEL
     allowed = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1", "HOME": None}
     assert of_launch(launch, config(name), boards.device("H100"), None, variables=allowed).plan.fits
+
+
+def test_a_quantized_checkpoint_is_served_without_another_quantization() -> None:
+    """vLLM refuses `--quantization fp8` with a checkpoint of another method."""
+    name = "Qwen/Qwen2.5-32B-Instruct"
+    launch = parse_line(f"vllm serve {name} --quantization fp8")
+    planned = of_launch(launch, config(name), boards.device("L40S"), (0, 12, 0))
+    assert planned.plan.verdict is Verdict.OOM_WEIGHTS and planned.plan.largest_max_model_len == 0
+    assert planned.capacities().rows == ()
+    offered = [a for a in planned.advice() if a.edit.positional is not None]
+    assert offered and all(a.edit.unset == ("--quantization",) for a in offered)
+    corrected = planned.corrected(planned.advice())
+    assert corrected is not None and "--quantization" not in corrected

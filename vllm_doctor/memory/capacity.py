@@ -60,7 +60,7 @@ def capacities(
 ) -> Capacities:
     """How many requests fit at once, by their length: with this cache, and with an FP8 one; no row without a cache."""
     kinds = [("as launched", settings)]
-    if plan.kv_cache.typical <= 0:
+    if plan.kv_cache.typical <= 0 or plan.verdict is Verdict.OOM_WEIGHTS:
         return Capacities((), ())
     newer = (plan.device.capability or 0) >= _FP8_CAPABILITY
     if settings.kv_cache_dtype == "auto" and not architecture.is_attention_free and newer:

@@ -198,7 +198,8 @@ class _Planner:
             certainty = Certainty.CLOSE
         kv = Estimate(self._left("high"), self._left("typical"), self._left("low"))
         most = self._longest()
-        largest = layout.largest_max_model_len(kv.typical, most)
+        loads = typical.verdict is not Verdict.OOM_WEIGHTS
+        largest = layout.largest_max_model_len(kv.typical, most) if loads else 0
         length = min(self.defaults.max_model_len, largest) if self.auto and largest else self.defaults.max_model_len
         starts = typical.verdict is Verdict.FITS
         capacity = layout.capacity(max(0, kv.typical), length)
@@ -224,7 +225,7 @@ class _Planner:
             needed_bytes=capacity.needed_bytes,
             max_model_len=length,
             largest_max_model_len=largest,
-            safe_max_model_len=layout.largest_max_model_len(kv.low, most),
+            safe_max_model_len=layout.largest_max_model_len(kv.low, most) if loads else 0,
             gpus_needed=parallelism.gpus_needed(self.settings),
             allowed_max_model_len=self.architecture.longest_max_model_len,
             exact=self.settings.kv_cache_memory_bytes is not None and self.weights.exact,

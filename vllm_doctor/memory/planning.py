@@ -112,19 +112,27 @@ class Planned(Struct, frozen=True, kw_only=True):
         )
 
     def _quantized(self) -> Iterator[Advice]:
-        """The same model as its publisher quantized it, where the catalogue has that; with one more change at most."""
+        """The same model as its publisher quantized it, where the catalogue has that; with one more change at most.
+
+        What the launch says of quantization goes: vLLM refuses another method than the checkpoint's.
+        """
+        settings = structs.replace(self.settings, quantization=None)
+        dropped = ("--quantization",) if self.launch.has("--quantization") else ()
         for entry in catalogue.quantized(self.name) if self.architecture.quantization is None else ():
             architecture = read_architecture(entry.config_json)
             method = architecture.quantization.method if architecture.quantization is not None else "other"
             title = f"Serve {entry.name}: the same model with {method} weights"
-            found = plan(architecture, self.settings, self.device, self.release)
+            found = plan(architecture, settings, self.device, self.release)
             if found.fits:
-                yield Advice(title=title, edit=LaunchEdit(positional=entry.name), result=found)
+                yield Advice(title=title, edit=LaunchEdit(positional=entry.name, unset=dropped), result=found)
                 continue
-            further = advise(structs.replace(self._case, architecture=architecture, plan=found, extras=NO_EXTRAS))
-            if further and len(further[0].edit.set) == 1:
-                changed = structs.replace(further[0].edit, positional=entry.name)
-                yield Advice(title=f"{title}. {further[0].title}", edit=changed, result=further[0].result)
+            case = structs.replace(
+                self._case, architecture=architecture, settings=settings, plan=found, extras=NO_EXTRAS
+            )
+            further = next((a for a in advise(case) if a.certain), None)
+            if further is not None and len(further.edit.set) == 1:
+                changed = structs.replace(further.edit, positional=entry.name, unset=dropped)
+                yield Advice(title=f"{title}. {further.title}", edit=changed, result=further.result)
 
     def _without_bad_flags(self) -> Iterator[Advice]:
         """The launch without the flags that the release does not take, and with what it needs then."""
