@@ -63,6 +63,18 @@ def test_memory_that_others_hold_counts() -> None:
     )
 
 
+def test_some_releases_took_what_others_hold_for_their_own() -> None:
+    """0.6.4 and 0.8.0 to 0.9.0: a second server on one card has its neighbour's memory taken off its share."""
+    shared = replace(boards.device("A100 80GB"), free_bytes=45 * GIB)
+    launch = LaunchSettings(gpu_memory_utilization=0.4, max_model_len=8192)
+    name = model("Qwen/Qwen3-8B")
+    for counted, apart in (((0, 6, 4), (0, 6, 3)), ((0, 8, 5), (0, 7, 3)), ((0, 9, 0), (0, 9, 1))):
+        theirs, own = (plan(name, launch, shared, release) for release in (counted, apart))
+        assert theirs.verdict is Verdict.OOM_KV and own.verdict is Verdict.FITS
+    idle = replace(shared, free_bytes=shared.total_bytes - GIB // 2)
+    assert plan(name, launch, idle, (0, 8, 5)).verdict is Verdict.FITS
+
+
 def test_a_given_size_of_the_cache_is_taken_as_it_is() -> None:
     found = planned(LLAMA, "H100", LaunchSettings(kv_cache_memory_bytes=GIB, max_model_len=4096))
     assert (found.exact, found.kv_cache.typical, found.blocks) == (True, GIB, 512)

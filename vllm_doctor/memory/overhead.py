@@ -39,6 +39,20 @@ def _plain(settings: LaunchSettings, device: Device, release: Release) -> Estima
     return Estimate(_SINGLE_LOW, coefficients.NON_TORCH_SINGLE_BYTES, _SINGLE_HIGH)
 
 
+def counted_of_others(device: Device, release: Release | None) -> int:
+    """What other processes hold of the GPU, in the releases that count it as their own.
+
+    They took all that is not free for theirs (`total_allocated_bytes`: v1/worker/gpu_worker.py of 0.8.0 to 0.9.0, and
+    worker/worker.py of 0.6.4): vLLM issues 10439, 17431.
+    """
+    version = release or NEWEST
+    if device.free_bytes is None or not ((0, 8, 0) <= version <= (0, 9, 0) or version == (0, 6, 4)):
+        return 0
+    # Less than this an idle card holds back itself.
+    held = device.total_bytes - device.free_bytes
+    return held if held > GIB else 0
+
+
 def context(settings: LaunchSettings, device: Device, release: Release | None) -> Estimate:
     """What of an idle card is never free at the baseline: the CUDA context, and NCCL's groups with several ranks."""
     version = release or NEWEST

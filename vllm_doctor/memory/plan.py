@@ -182,6 +182,7 @@ class _Planner:
         self.graphs = cudagraph.budgeted(architecture, settings, self.defaults, release)
         self.captured = cudagraph.captured(architecture, self.defaults, release)
         self.other = overhead.non_torch(settings, device, release)
+        self.others_bytes = overhead.counted_of_others(device, release)
         self.measured = extras.measured
         if self.measured is not None and self.measured.shape == shape_of(settings, self.defaults):
             terms = (self.activation, self.graphs, self.other)
@@ -255,7 +256,8 @@ class _Planner:
             return 0
         if given is not None:
             return given
-        return self.budget.requested_bytes - self._held(which) - _of(self.activation, which) - _of(self.graphs, which)
+        taken = self._held(which) + _of(self.activation, which) + _of(self.graphs, which)
+        return self.budget.requested_bytes - self.others_bytes - taken
 
     def _held(self, which: str) -> int:
         return self._weights(which) + _of(self.other, which)
