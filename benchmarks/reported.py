@@ -65,7 +65,7 @@ def architecture_of(record: Record) -> Architecture | None:
         assert base is not None
         config = json.loads(base.config_json)
         return read_architecture(json.dumps({**config, "quantization_config": repacked[1]}))
-    entry = catalogue.find(SAME.get(name.lower(), name))
+    entry = catalogue.find(SAME.get(name.lower(), name)) or _of_folder(name)
     if entry is not None:
         return read_architecture(entry.config_json)
     facts = record.get("model_facts") or {}
@@ -73,6 +73,15 @@ def architecture_of(record: Record) -> Architecture | None:
     if not all(facts.get(key) for key in needed) or facts.get("note") or record["quantization"]:
         return None
     return read_architecture(json.dumps(_shaped(facts, record)))
+
+
+def _of_folder(name: str) -> catalogue.Entry | None:
+    """The listed model that a local folder (`/models/Qwen2.5-7B-Instruct`) or a bare name is called after."""
+    last = name.rstrip("/").rpartition("/")[2].lower()
+    if not last or (name.count("/") == 1 and not name.startswith((".", "/"))):
+        return None
+    found = next((known for known in catalogue.names() if known.lower().rpartition("/")[2] == last), None)
+    return None if found is None else catalogue.find(found)
 
 
 def _shaped(facts: Record, record: Record) -> Record:
@@ -111,6 +120,7 @@ def settings_of(record: Record) -> LaunchSettings:
         enforce_eager=bool(flags.get("enforce_eager")),
         kv_cache_dtype=(flags.get("kv_cache_dtype") or "auto").replace("fp8_e4m3", "fp8"),
         dtype=dtype,
+        quantization="fp8" if record["quantization"] == "fp8" else None,
     )
 
 

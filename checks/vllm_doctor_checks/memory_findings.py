@@ -9,26 +9,32 @@ from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.plan import Certainty, Plan, Verdict
 from vllm_doctor.memory.planning import Planned
 
-# These have checks of their own, which know more of the machine than the plan does.
-_ELSEWHERE = frozenset({Verdict.GPU_COUNT, Verdict.TP_DIVISIBILITY, Verdict.GPU_BUSY})
+# These have checks of their own, which know more of the machine than the plan does; the latter read the model's config.
+_BY_MACHINE = frozenset({Verdict.GPU_COUNT, Verdict.GPU_BUSY})
+_BY_CONFIG = frozenset({Verdict.TP_DIVISIBILITY, Verdict.MAX_LEN_OVER_MODEL})
 
 
-def said_elsewhere(plan: Plan) -> str | None:
-    """Why another check speaks of it; None where it is the plan's to say."""
-    return f"another check says more of it: {VERDICTS[plan.verdict]}" if plan.verdict in _ELSEWHERE else None
+def said_elsewhere(plan: Plan, *, config_known: bool) -> str | None:
+    """Why another check speaks of it; None where it is the plan's to say, which also knows listed models."""
+    said = plan.verdict in _BY_MACHINE or (config_known and plan.verdict in _BY_CONFIG)
+    return f"another check says more of it: {VERDICTS[plan.verdict]}" if said else None
 
 
 def finding(planned: Planned) -> Finding:
     """An error where it will not start, a warning where that is likely and the estimates' band decides."""
     plan = planned.plan
     cause = plan.verdict.value
-    fixes = (*(_fix(a) for a in planned.advice()), *_more_gpus(planned))
+    # A command that is shown as corrected takes the first of them.
+    advice = sorted(planned.advice(), key=lambda a: not a.certain)
+    fixes = (*(_fix(a) for a in advice), *_more_gpus(planned))
     make = error if plan.certainty is Certainty.CERTAIN else warning
     return make(cause, sentence(plan).rstrip("."), evidence=tuple(_evidence(planned, plan)), fixes=fixes)
 
 
 def _fix(advice: Advice) -> Fix:
-    return Fix(title=advice.title, launch=advice.edit, automatic=advice.edit.positional is None)
+    """Applied of itself only where it is certain to do, and serves the same model."""
+    title = advice.title if advice.certain else f"{advice.title} (likely enough, but too close to call)"
+    return Fix(title=title, launch=advice.edit, automatic=advice.certain and advice.edit.positional is None)
 
 
 def _more_gpus(planned: Planned) -> Iterator[Fix]:
@@ -39,6 +45,10 @@ def _more_gpus(planned: Planned) -> Iterator[Fix]:
 
 
 def _evidence(planned: Planned, plan: Plan) -> Iterator[str]:
+    if plan.verdict in _BY_CONFIG:
+        yield f"counted from {planned.config.origin}"
+        yield f"vLLM would say: {plan.error}"
+        return
     device = planned.device
     free = f", {gib(device.free_bytes)} free" if device.free_bytes is not None else ""
     yield f"{device.count} x {device.name}: {gib(device.total_bytes)} each{free}"

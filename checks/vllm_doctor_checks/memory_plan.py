@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from vllm_doctor.check import CUDA_ONLY, NotApplicable, NotKnown, check
-from vllm_doctor.facts import Unknown
+from vllm_doctor.facts import Model, Unknown
 from vllm_doctor.finding import Finding
 from vllm_doctor.snapshot import Snapshot
 
 
 @check(
     "memory-plan",
-    causes=("oom-weights", "oom-kv", "oom-activation", "oom-cudagraph"),
+    causes=("oom-weights", "oom-kv", "oom-activation", "oom-cudagraph", "tp-divisibility", "max-len-over-model"),
     needs=("gpus", "launch"),
     platforms=CUDA_ONLY,
 )
@@ -22,7 +22,9 @@ def memory_plan(snapshot: Snapshot) -> Iterator[Finding]:
 
     Why: vLLM finds out after it has loaded the weights, minutes later, and ends with an out-of-memory error or with
     "larger than the available KV cache memory". The weights and the KV cache are exact, activations and graphs are
-    estimated: an error is reported only where the launch fails at the lower end of the estimates.
+    estimated: an error is reported only where the launch fails at the lower end of the estimates. Of a listed model
+    whose config is not at hand, this check also says what vLLM refuses of it: a context over the config's, or parallel
+    sizes that do not divide it.
 
     Fix: the changes are in the order of what costs least, and each was planned again: a shorter `--max-model-len`, a
     higher `--gpu-memory-utilization`, an FP8 KV cache, FP8 weights, more GPUs, no CUDA graphs, fewer sequences.
@@ -37,7 +39,8 @@ def memory_plan(snapshot: Snapshot) -> Iterator[Finding]:
         raise NotApplicable("there is no launch of a model on NVIDIA GPUs to plan")
     if isinstance(planned, Unknown):
         raise NotKnown(planned.reason)
-    if (reason := memory_findings.said_elsewhere(planned.plan)) is not None:
+    config_known = isinstance(snapshot.model, Model) and not isinstance(snapshot.model.config, Unknown)
+    if (reason := memory_findings.said_elsewhere(planned.plan, config_known=config_known)) is not None:
         raise NotApplicable(reason)
     # What likely fits is no finding: the plan itself shows how close it is.
     if planned.plan.verdict is not Verdict.FITS:

@@ -18,6 +18,12 @@ MODEL = "Qwen/Qwen2.5-7B-Instruct"
         ((MODEL, "--gpu", "RTX 3060 12GB", "--fail-on", "never"), 0),
         ((MODEL, "--gpu", "L4", "--", "--max-model-len", "4096"), 0),
         ((MODEL, "--gpu", "H100:2", "--", "-tp", "4"), 1),
+        ((MODEL, "--gpu", "H100", "--", "--max-model-len", "200k"), 1),
+        ((MODEL, "--gpu", "H100", "--fail-on", "never", "--", "--max-model-len", "200k"), 0),
+        ((MODEL, "--gpu", "H100", "--", "--foo", "3"), 1),
+        ((MODEL, "--gpu", "V100-SXM2-32GB"), 1),
+        (("google/gemma-3-27b-it", "--gpu", "H200", "--vllm", "0.6.0"), 1),
+        ((MODEL, "--all-gpus", "--", "--max-model-len", "200k"), 1),
         ((MODEL, "--gpu", "no such card"), 2),
         ((MODEL, "--gpu", "H100", "--vllm", "newest"), 2),
         ((MODEL, "--gpu", "H100", "--", "--tensor-parallel-size", "two"), 2),
@@ -56,8 +62,11 @@ def test_the_document() -> None:
         (("--gpu", "L4", "--vllm", "0.6.0", "--", "--async-scheduling"), "vLLM 0.6.0 has no flag --async-scheduling"),
         (("--gpu", "L4", "--", "--dtype", "fp8"), "takes no 'fp8' for --dtype: it ends there."),
         (("--gpu", "L4", "--", "--quantization", "foo"), "takes no 'foo' for --quantization: it ends there."),
+        (
+            ("--gpu", "RTX 3060 12GB", "--vllm", "0.12.0", "--", "--quantization", "fp8", "--max-model-len", "4096"),
+            "Before 0.16, vLLM packs the weights to FP8 when all of them are on the GPU in 16 bits: 14.2 GiB.",
+        ),
         (("--gpu", "V100-SXM2-32GB"), "has no kernels for the V100-SXM2-32GB (compute capability 7.0; from 7.5 on)."),
-        (("--gpu", "H100", "--", "--max-model-len", "200k"), "allows 32,768 tokens: vLLM refuses 200,000."),
     ],
 )
 def test_what_the_figures_do_not_say_stands_under_the_verdict(arguments: tuple[str, ...], caution: str) -> None:
@@ -154,8 +163,38 @@ def test_a_release_without_the_architecture_is_told() -> None:
 
 def test_every_gpu_tells_of_a_flag_that_is_not_read() -> None:
     text = doctor("plan", MODEL, "--all-gpus", "--", "--foo", "3").stdout
-    assert (
-        text.rstrip()
-        .splitlines()[-1]
-        .endswith("has no flag --foo: it ends there, and the plan does not count with it.")
-    )
+    assert text.startswith("Will not start on any GPU: vLLM ")
+    assert text.splitlines()[0].endswith("has no flag --foo: it ends there, and the plan does not count with it.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "verdict", "corrected"),
+    [
+        (("--max-model-len", "200k"), "max-len-over-model", f"vllm serve {MODEL} --max-model-len 32768"),
+        (("--foo", "3", "--max-num-seqs", "8"), "bad-flag", f"vllm serve {MODEL} --max-num-seqs 8"),
+        (
+            ("--dtype", "fp8", "--max-model-len", "200k"),
+            "bad-flag",
+            f"vllm serve {MODEL} --max-model-len 32768",
+        ),
+        (("-tp", "3"), "tp-divisibility", f"vllm serve {MODEL} -tp 2"),
+    ],
+)
+def test_what_is_refused_is_no_fit(arguments: tuple[str, ...], verdict: str, corrected: str) -> None:
+    """A reader of the verdict alone is told that it will not start, and with what it does."""
+    gpu = "H100:4" if "-tp" in arguments else "H100"
+    done = doctor("plan", MODEL, "--gpu", gpu, "--format", "json", "--", *arguments)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["verdict"], found["certainty"]) == (1, verdict, "certain")
+    assert found["kv"]["tokens"] == found["kv"]["blocks"] == found["kv"]["max_concurrency"] == 0
+    assert found["error"]
+    assert found["launch"]["corrected"] == corrected
+    text = doctor("plan", MODEL, "--gpu", gpu, "--", *arguments).stdout
+    assert "Will not start: " in text and "Fits" not in text
+
+
+def test_a_longer_context_that_the_user_insists_on_is_planned() -> None:
+    arguments = ("plan", MODEL, "--gpu", "H100", "--", "--max-model-len", "200k")
+    assert doctor(*arguments).returncode == 1
+    stretched = doctor("plan", MODEL, "--gpu", "H100", "--vllm", "0.8.0", "--", *arguments[-2:], "--rope-scaling", "{}")
+    assert stretched.returncode == 0, stretched.stdout

@@ -7,7 +7,7 @@ from vllm_doctor.launch import edit
 from vllm_doctor.launch.parse import parse_line
 from vllm_doctor.memory.advice import advise
 from vllm_doctor.memory.facts import LaunchSettings
-from vllm_doctor.memory.plan import plan
+from vllm_doctor.memory.plan import Verdict, plan
 from vllm_doctor.memory.settings import read_settings
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -69,3 +69,28 @@ def test_nothing_can_be_left_out_of_a_combination() -> None:
 
         settings = read_settings(edit.apply(launch, LaunchEdit(set=fewer)))
         assert not plan(failing.architecture, settings, failing.device).fits, f"{flag} is not needed"
+
+
+def test_a_share_that_likely_does_is_told_before_what_does_for_certain() -> None:
+    """0.95 gains 2.4 GiB, of which the estimates' band takes up more: it is worth a try, and no promise."""
+    likely, *certain = advise(case("openai/gpt-oss-120b", "H100 80GB", release=(0, 20, 2)))
+    assert likely.edit.set == {"--gpu-memory-utilization": "0.95"}
+    assert not likely.certain
+    assert likely.result.verdict is Verdict.FITS
+    assert certain and all(advice.certain for advice in certain)
+
+
+def test_no_more_of_the_card_than_it_takes() -> None:
+    failing = case(LLAMA, "H100", LaunchSettings(gpu_memory_utilization=0.3))
+    share = next(a for a in advise(failing) if "--gpu-memory-utilization" in a.edit.set)
+    needed = float(share.edit.set["--gpu-memory-utilization"] or 0)
+    assert 0.3 < needed < 0.6
+    less = LaunchSettings(gpu_memory_utilization=needed - 0.01)
+    assert not plan(failing.architecture, less, failing.device).fits
+
+
+def test_a_context_over_the_config_is_cut_to_it_and_to_what_fits() -> None:
+    (found,) = advise(case(LLAMA, "H100", LaunchSettings(max_model_len=200_000)))
+    assert found.edit.set == {"--max-model-len": "131072"}
+    shorter = advise(case(LLAMA, "L4", LaunchSettings(max_model_len=200_000)))
+    assert all(int(a.edit.set["--max-model-len"] or 0) < 131072 for a in shorter) and shorter

@@ -168,7 +168,7 @@ def test_a_copy_that_agrees_is_compared_as_a_whole(tmp_path: Path) -> None:
 def test_a_fact_that_the_entry_lacks_is_found_by_what_it_changes(tmp_path: Path) -> None:
     published = {**json.loads(ENTRIES[QWEN].config_json), "rope_scaling": {"type": "dynamic", "factor": 2.0}}
     assert compare_with(tmp_path, QWEN, published).endswith(
-        "differ: {}, planned otherwise: ['native_max_model_len', 'rope_elements', 'weights']\n"
+        "differ: {}, planned otherwise: ['native_max_model_len', 'longest_max_model_len', 'rope_elements', 'weights']\n"
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests.memory.building import model, planned
 from vllm_doctor.memory import drawing
+from vllm_doctor.memory.capacity import capacities
 from vllm_doctor.memory.facts import LaunchSettings
 
 LAUNCHES = [
@@ -43,7 +44,7 @@ def test_a_model_that_is_too_large_runs_over_the_edge_of_the_card() -> None:
 def test_the_table_counts_requests_by_length() -> None:
     name = "meta-llama/Llama-3.1-8B-Instruct"
     found = planned(name, "L4", LaunchSettings(max_model_len=8192))
-    rows = drawing.table(found, model(name), LaunchSettings(max_model_len=8192), None)
+    rows = drawing.table(capacities(found, model(name), LaunchSettings(max_model_len=8192), None))
     assert rows[0].split() == ["context", "as", "launched", "FP8", "KV", "cache"]
     marked = next(row for row in rows if "< asked" in row)
     assert marked.split()[0] == "8,192"

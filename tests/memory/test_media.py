@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from tests.memory.building import planned
 from vllm_doctor.launch import parse_line
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import Architecture, LaunchSettings
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
 from vllm_doctor.memory.media import towers_under
+from vllm_doctor.memory.plan import Verdict
 from vllm_doctor.memory.settings import read_settings
 from vllm_doctor.memory.weights import stage_bytes, weights
 
@@ -85,3 +87,16 @@ def test_a_plan_weighs_without_towers_but_counts_the_parameters_of_the_whole_mod
 def test_the_flag_is_read(flags: str) -> None:
     found = read_settings(parse_line(f"vllm serve Qwen/Qwen2.5-VL-7B-Instruct {flags}"))
     assert found.mm_encoder_tp_mode == "data"
+
+
+def test_the_largest_item_of_the_first_qwen_vls_is_a_video() -> None:
+    """128,000 tokens hold seven images of 16,384: "profiled with 1 video items" (vLLM issue 18124: a share of 0.3)."""
+    name = "Qwen/Qwen2.5-VL-3B-Instruct"
+    whole, still, short = (
+        planned(name, "A100 80GB", LaunchSettings(gpu_memory_utilization=0.3, **more), (0, 8, 3))
+        for more in ({}, {"limit_mm_per_prompt": {"video": 0}}, {"max_model_len": 16384})
+    )
+    assert whole.verdict is not Verdict.FITS
+    assert still.fits and short.fits
+    assert whole.activation.low == still.activation.low
+    assert whole.activation.typical > 2 * still.activation.typical

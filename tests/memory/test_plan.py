@@ -29,6 +29,10 @@ LARGE = "meta-llama/Llama-3.3-70B-Instruct"
         ("Qwen/Qwen2.5-7B-Instruct", "H100:8", {"tensor_parallel_size": 8}, Verdict.TP_DIVISIBILITY),
         ("microsoft/phi-4", "H100:4", {"tensor_parallel_size": 4}, Verdict.TP_DIVISIBILITY),
         (LLAMA, "H100", {"gpu_memory_utilization": 0.999}, Verdict.GPU_BUSY),
+        (LLAMA, "H100", {"max_model_len": 131073}, Verdict.MAX_LEN_OVER_MODEL),
+        (LLAMA, "H200", {"max_model_len": 131073, "any_max_model_len": True}, Verdict.FITS),
+        ("microsoft/Phi-3.5-mini-instruct", "H100", {"max_model_len": 131072}, Verdict.FITS),
+        ("microsoft/Phi-3.5-mini-instruct", "H100", {"max_model_len": 131073}, Verdict.MAX_LEN_OVER_MODEL),
         (LLAMA, "H100", {"max_num_seqs": 16384, "max_num_batched_tokens": 1 << 20}, Verdict.OOM_ACTIVATION),
     ],
 )
@@ -57,6 +61,18 @@ def test_memory_that_others_hold_counts() -> None:
     assert plan(model(LLAMA), LaunchSettings(), replace(busy, free_bytes=10 * GIB), (0, 6, 3)).verdict is (
         Verdict.OOM_WEIGHTS
     )
+
+
+def test_some_releases_took_what_others_hold_for_their_own() -> None:
+    """0.6.4 and 0.8.0 to 0.9.0: a second server on one card has its neighbour's memory taken off its share."""
+    shared = replace(boards.device("A100 80GB"), free_bytes=45 * GIB)
+    launch = LaunchSettings(gpu_memory_utilization=0.4, max_model_len=8192)
+    name = model("Qwen/Qwen3-8B")
+    for counted, apart in (((0, 6, 4), (0, 6, 3)), ((0, 8, 5), (0, 7, 3)), ((0, 9, 0), (0, 9, 1))):
+        theirs, own = (plan(name, launch, shared, release) for release in (counted, apart))
+        assert theirs.verdict is Verdict.OOM_KV and own.verdict is Verdict.FITS
+    idle = replace(shared, free_bytes=shared.total_bytes - GIB // 2)
+    assert plan(name, launch, idle, (0, 8, 5)).verdict is Verdict.FITS
 
 
 def test_a_given_size_of_the_cache_is_taken_as_it_is() -> None:

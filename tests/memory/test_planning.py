@@ -9,8 +9,9 @@ from vllm_doctor.errors import DoctorError
 from vllm_doctor.facts import Gpus, Unknown
 from vllm_doctor.launch.parse import parse_line
 from vllm_doctor.memory import boards
-from vllm_doctor.memory.plan import Verdict
+from vllm_doctor.memory.plan import Certainty, Verdict
 from vllm_doctor.memory.planning import Config, Planned, config_of, of_launch, of_snapshot
+from vllm_doctor.memory.report import lines
 from vllm_doctor.probes.model import probe_model
 from vllm_doctor.snapshot import Snapshot, read
 
@@ -129,3 +130,61 @@ def test_a_config_that_says_nothing_is_an_error_in_one_line(text: str) -> None:
     with pytest.raises(DoctorError) as raised:
         of_launch(parse_line("vllm serve m"), Config(text=text, origin="a test"), boards.device("L4"), None)
     assert "\n" not in str(raised.value)
+
+
+def test_a_draft_that_was_not_counted_is_no_fit() -> None:
+    """It may weigh as much as the model: nothing is promised, and nothing advised."""
+    asked = '{"method": "eagle3", "model": "someone/unheard-of", "num_speculative_tokens": 3}'
+    name = "meta-llama/Llama-3.1-8B-Instruct"
+    launch = parse_line(f"vllm serve {name} --max-model-len 8192 --speculative-config '{asked}'")
+    planned = of_launch(launch, config(name), boards.device("H100"), None)
+    assert (planned.plan.verdict, planned.plan.certainty) == (Verdict.FITS, Certainty.CLOSE)
+    assert not planned.plan.fits and planned.advice() == ()
+    text = "\n".join(lines(planned, (), 100))
+    assert "Cannot be told: it likely fits without the speculative draft model, which could not be counted." in text
+    assert "What makes it" not in text
+    counted = of_launch(
+        parse_line(f"vllm serve {name} --max-model-len 8192"), config(name), boards.device("H100"), None
+    )
+    assert counted.plan.fits
+
+
+def test_four_bits_are_offered_where_no_single_change_does() -> None:
+    name = "meta-llama/Llama-3.3-70B-Instruct"
+    planned = of_launch(parse_line(f"vllm serve {name}"), config(name), boards.device("RTX A6000:2"), None)
+    packed = planned.in_four_bits()
+    assert packed is not None and packed.fits and packed.gpus_needed == 2
+    assert "With 4-bit weights (18.6 GiB a GPU; " in "\n".join(lines(planned, planned.advice(), 200))
+    fitting = of_launch(parse_line(f"vllm serve {name} -tp 4"), config(name), boards.device("H100:4"), None)
+    assert fitting.in_four_bits() is None
+    refused = of_launch(parse_line(f"vllm serve {name} -tp 3"), config(name), boards.device("H100:3"), None)
+    assert refused.in_four_bits() is None
+
+
+def test_gpus_that_stand_idle_come_before_another_checkpoint() -> None:
+    name = "Qwen/Qwen2.5-14B-Instruct"
+    planned = of_launch(parse_line(f"vllm serve {name}"), config(name), boards.device("RTX 4090:2"), None)
+    assert planned.advice()[0].edit.set == {"--tensor-parallel-size": "2"}
+    assert sum(a.edit.positional is not None for a in planned.advice()) <= 2
+
+
+def test_a_variable_of_the_environment_counts_as_the_launch_will_see_it() -> None:
+    name = "Qwen/Qwen2.5-7B-Instruct"
+    launch = parse_line(f"vllm serve {name} --max-model-len 100000")
+    refused = of_launch(launch, config(name), boards.device("H100"), None)
+    assert refused.plan.verdict is Verdict.MAX_LEN_OVER_MODEL
+    allowed = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1", "HOME": None}
+    assert of_launch(launch, config(name), boards.device("H100"), None, variables=allowed).plan.fits
+
+
+def test_a_quantized_checkpoint_is_served_without_another_quantization() -> None:
+    """vLLM refuses `--quantization fp8` with a checkpoint of another method."""
+    name = "Qwen/Qwen2.5-32B-Instruct"
+    launch = parse_line(f"vllm serve {name} --quantization fp8")
+    planned = of_launch(launch, config(name), boards.device("L40S"), (0, 12, 0))
+    assert planned.plan.verdict is Verdict.OOM_WEIGHTS and planned.plan.largest_max_model_len == 0
+    assert planned.capacities().rows == ()
+    offered = [a for a in planned.advice() if a.edit.positional is not None]
+    assert offered and all(a.edit.unset == ("--quantization",) for a in offered)
+    corrected = planned.corrected(planned.advice())
+    assert corrected is not None and "--quantization" not in corrected

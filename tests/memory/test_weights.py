@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from tests.memory.building import model, planned
 from vllm_doctor.facts import WeightFile
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import DraftModel, LaunchSettings
+from vllm_doctor.memory.plan import Certainty, Verdict
 from vllm_doctor.memory.sharding import vocabulary_rows
 from vllm_doctor.memory.weights import parameters_of, weights
 
 RELEASE = (0, 32, 0)
+LARGE = "meta-llama/Llama-3.3-70B-Instruct"
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -196,3 +199,23 @@ def test_kimi_linears_experts_are_widened_on_a_rank_since_0_27() -> None:
     assert (
         weights(architecture, spread, RELEASE).per_gpu_bytes == weights(architecture, spread, (0, 26, 0)).per_gpu_bytes
     )
+
+
+def test_fp8_made_at_load_needs_room_for_16_bits_to_0_15() -> None:
+    """Before layers were packed one by one, all of them stood there in 16 bits first."""
+    asked = LaunchSettings(quantization="fp8", max_model_len=4096)
+    whole = weights(model(LARGE), LaunchSettings(), RELEASE).per_gpu_bytes
+    older, newer = (weights(model(LARGE), asked, release) for release in ((0, 12, 0), (0, 16, 0)))
+    assert older.loading_bytes == (whole, whole) and newer.loading_bytes == (0, 0)
+    assert older.per_gpu_bytes == newer.per_gpu_bytes < 0.53 * whole
+    assert planned(LARGE, "H100 NVL", asked, (0, 12, 0)).verdict is Verdict.OOM_WEIGHTS
+    assert planned(LARGE, "H100 NVL", asked, (0, 16, 0)).verdict is Verdict.FITS
+
+
+def test_the_fragments_of_packing_between_loads_are_in_the_band() -> None:
+    """Qwen2.5-72B on 140 GiB: it loads with 0.12 and not with 0.13 (vLLM issue 31273)."""
+    asked = LaunchSettings(quantization="fp8", max_model_len=8192)
+    name = "Qwen/Qwen2.5-72B-Instruct"
+    assert planned(name, "H200", asked, (0, 12, 0)).verdict is Verdict.FITS
+    between = planned(name, "H200", asked, (0, 13, 0))
+    assert between.certainty is Certainty.CLOSE and between.pessimistic is Verdict.OOM_WEIGHTS

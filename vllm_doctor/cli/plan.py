@@ -66,12 +66,15 @@ def command(
     release = _release(version)
     config = _config(model, launch, offline=offline)
     if all_gpus:
-        _write(_every_gpu(launch, config, release, format_name), output)
-        return 0
-    from vllm_doctor.memory.planning import of_launch
+        text, starts = _every_gpu(launch, config, release, format_name)
+        _write(text, output)
+        return 0 if starts or fail_on == "never" else 1
+    from vllm_doctor.memory.planning import of_launch, refused
 
     device, gpus = _device(gpu, launch)
-    planned = of_launch(launch, config, device, release, gpus, _measured(calibration, launch, device, release))
+    measured = _measured(calibration, launch, device, release)
+    here = dict(os.environ) if gpu is None else {}
+    planned = refused(of_launch(launch, config, device, release, gpus, measured, here))
     advice = planned.advice()
     text = _json(planned, advice) if format_name == "json" else _text(planned, advice)
     _write(text, output)
@@ -217,16 +220,20 @@ def _terminal() -> tuple[int, bool]:
     return width, True
 
 
-def _every_gpu(launch: Launch, config: "Config", release: "Release | None", format_name: str) -> str:
-    from vllm_doctor.memory.cautions import of_flags
-    from vllm_doctor.memory.choosing import choices, document, rows
+def _every_gpu(launch: Launch, config: "Config", release: "Release | None", format_name: str) -> tuple[str, bool]:
+    """The boards that would do, and whether vLLM takes the launch at all."""
+    from vllm_doctor.memory.cautions import of_release
+    from vllm_doctor.memory.choosing import choices, document, refusals, rows
 
     found = tuple(choices(launch, config, release))
-    cautions = tuple(of_flags(launch, release))
+    refused = refusals(launch, config, release)
+    notes = (*of_release(release), *refused)
     if format_name == "json":
-        values = document(launch, found) | {"cautions": list(cautions)}
-        return msgspec.json.format(msgspec.json.encode(values), indent=2).decode()
-    return "\n".join((*rows(found, launch, config), *(f"\nNote: {caution}" for caution in cautions)))
+        values = document(launch, found) | {"cautions": list(notes)}
+        return msgspec.json.format(msgspec.json.encode(values), indent=2).decode(), not refused
+    warned = (f"Will not start on any GPU: {words}" for words in refused)
+    told = (f"Note: {words}" for words in of_release(release))
+    return "\n".join((*(f"{line}\n" for line in (*warned, *told)), *rows(found, launch, config))), not refused
 
 
 def _write(text: str, path: Path | None) -> None:

@@ -41,8 +41,16 @@ _LARGEST_ITEM_TOKENS = {
     "qwen2_vl": 16384, "qwen2_5_vl": 16384, "qwen3_vl": 16384, "qwen3_vl_moe": 16384, "qwen2_5_omni": 16384,
 }  # fmt: skip
 
+# The first Qwen-VLs count a video of as many frames as the context holds, two to an image of the largest size, as their
+# largest item (qwen2_vl.py `_MAX_FRAMES_PER_VIDEO` 16, and 14 from 0.11 on): "profiled with 1 video items".
+_VIDEOS_OF_IMAGES = frozenset({"qwen2_vl", "qwen2_5_vl"})
+_VIDEO_IMAGES, _FEWER_VIDEO_IMAGES = 8, 7
+_FEWER_FRAMES_FROM: Release = (0, 11, 0)
+
 # V0 profiles max_num_seqs images at once (mllama: 4 tiles of 1601 patches each, vllm/model_executor/models/mllama.py).
+# 36.63 GiB were logged for 128 of them (vLLM pull request 12126): bytes of a patch and unit of the encoder's width.
 _MLLAMA_PATCHES = 4 * 1601
+_MLLAMA_BYTES, _MLLAMA_BAND = 37.5, 0.25
 
 
 def activation_peak(
@@ -60,7 +68,7 @@ def activation_peak(
         peak = Estimate(forward.low, peak.typical, peak.high)
     if _profiles_media(architecture, settings):
         peak = peak.plus(banded(coefficients.MULTIMODAL_BYTES, 0.8, 1.5))
-        peak = widest(peak, _encoder(architecture, defaults))
+        peak = widest(peak, _encoder(architecture, settings, defaults, version))
     return peak
 
 
@@ -134,21 +142,34 @@ def held_bytes(architecture: Architecture, settings: LaunchSettings, defaults: D
 def _profiles_media(architecture: Architecture, settings: LaunchSettings) -> bool:
     if not architecture.is_multimodal or settings.skip_mm_profiling or settings.language_model_only:
         return False
-    limits = settings.limit_mm_per_prompt
-    return limits is None or any(limit > 0 for limit in limits.values()) or not limits
+    limits = settings.limit_mm_per_prompt or {}
+    return any(limits.get(medium, 1) > 0 for medium in architecture.media or ("image",))
 
 
-def _encoder(architecture: Architecture, defaults: Defaults) -> Estimate:
+def _encoder(architecture: Architecture, settings: LaunchSettings, defaults: Defaults, release: Release) -> Estimate:
     """One batch of the largest items: linear layers of four times the width, few points known: a wide band."""
     if not architecture.vision_hidden_size:
         return exactly(0)
     kind = architecture.model_type
     if kind == "mllama" and defaults.engine is Engine.V0:
         patches = defaults.max_num_seqs * _MLLAMA_PATCHES
-    else:
-        tokens = max(defaults.max_num_batched_tokens, _LARGEST_ITEM_TOKENS.get(kind, 0))
-        patches = tokens * _PATCHES_PER_TOKEN.get(kind, _DEFAULT_PATCHES_PER_TOKEN)
+        return banded(patches * _MLLAMA_BYTES * architecture.vision_hidden_size, _MLLAMA_BAND, _MLLAMA_BAND)
+    tokens = max(defaults.max_num_batched_tokens, _LARGEST_ITEM_TOKENS.get(kind, 0))
+    patches = tokens * _PATCHES_PER_TOKEN.get(kind, _DEFAULT_PATCHES_PER_TOKEN)
     size = patches * 24 * architecture.vision_hidden_size
     if defaults.engine is Engine.V0:
         return banded(size * _V0_ENCODER, 0.75, 0.4, GIB // 8)
-    return banded(size, 0.75, 0.75, GIB // 8)
+    one = banded(size, 0.75, 0.75, GIB // 8)
+    images = _images_of_a_video(architecture, settings, defaults, release)
+    return Estimate(one.low, one.typical * images, one.high * images)
+
+
+def _images_of_a_video(
+    architecture: Architecture, settings: LaunchSettings, defaults: Defaults, release: Release
+) -> int:
+    """How many of the largest images the largest item is, where videos are made of such: 1 without them."""
+    limits = settings.limit_mm_per_prompt or {}
+    if architecture.model_type not in _VIDEOS_OF_IMAGES or limits.get("video") == 0:
+        return 1
+    most = _VIDEO_IMAGES if release < _FEWER_FRAMES_FROM else _FEWER_VIDEO_IMAGES
+    return max(1, min(most, defaults.max_model_len // _LARGEST_ITEM_TOKENS[architecture.model_type]))

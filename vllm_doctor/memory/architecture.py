@@ -95,6 +95,7 @@ def _read(values: Mapping[str, Any]) -> Architecture:
         model_type=whole.model_type,
         dtype=dtype if element_bytes(dtype) else "bfloat16",
         native_max_model_len=_native(length, base.native_max_model_len),
+        longest_max_model_len=_longest(length, base.native_max_model_len),
         position_key=length.key,
         quantization=read_quantization(values, text_values),
         rope_elements=rope_elements(text, base, length.positions),
@@ -107,6 +108,13 @@ def _native(length: Length, own: int | None) -> int:
     if own is None:
         return length.tokens
     return own if length.key is None else min(length.tokens, own)
+
+
+def _longest(length: Length, own: int | None) -> int | None:
+    """The most that may be asked for, within the limit of the architecture's own class."""
+    if own is None or length.longest is None:
+        return length.longest or own
+    return min(length.longest, own)
 
 
 def _text_type(values: Mapping[str, Any], text: Mapping[str, Any]) -> str:

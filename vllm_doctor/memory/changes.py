@@ -47,16 +47,36 @@ def context(found: Plan, _settings: LaunchSettings, _architecture: Architecture)
         yield _flag(title, "--max-model-len", str(rounded), max_model_len=rounded)
 
 
+def allowed(found: Plan, settings: LaunchSettings, architecture: Architecture) -> Iterator[Candidate]:
+    """A context within what the model's config allows, where more was asked for; else a shorter one that fits."""
+    longest = architecture.longest_max_model_len
+    if found.verdict is Verdict.MAX_LEN_OVER_MODEL and longest is not None:
+        title = f"Ask for no more than the {longest} tokens that the model's config allows"
+        yield _flag(title, "--max-model-len", str(longest), max_model_len=longest)
+        yield from context(found, settings, architecture)
+
+
 def utilization(found: Plan, settings: LaunchSettings, _architecture: Architecture) -> Iterator[Candidate]:
-    """More of the card where it is free, less where it is not."""
+    """More of the card where it is free, the least first; less where it is not."""
+    if settings.kv_cache_memory_bytes is not None:
+        return
     now = found.budget.utilization
     free = found.budget.free.low * 100 // max(1, found.budget.total_bytes) / 100
+    most = round(min(free, _MOST_UTILIZATION) * 100)
     lower = round(min(now - 0.03, free), 2)
-    for share in dict.fromkeys((round(min(free, _MOST_UTILIZATION), 2), lower, round(lower - 0.03, 2))):
-        if share >= _LEAST_UTILIZATION and abs(share - now) > 0.004 and settings.kv_cache_memory_bytes is None:
+    more = [percent / 100 for percent in range(int(now * 100) + 1, most + 1)]
+    for share in (*more, lower, round(lower - 0.03, 2)):
+        if share >= _LEAST_UTILIZATION and abs(share - now) > 0.004:
             word = "more" if share > now else "less"
             title = f"Take {word} of the card: {share:.2f} instead of {now:g}"
             yield _flag(title, "--gpu-memory-utilization", f"{share:.2f}", gpu_memory_utilization=share)
+
+
+def most_utilization(found: Plan, settings: LaunchSettings, architecture: Architecture) -> Iterator[Candidate]:
+    """As much of the card as may be taken, for what needs more than that."""
+    shares = {c.changes["gpu_memory_utilization"]: c for c in utilization(found, settings, architecture)}
+    if shares and max(shares) > found.budget.utilization:
+        yield shares[max(shares)]
 
 
 def cache_dtype(found: Plan, settings: LaunchSettings, architecture: Architecture) -> Iterator[Candidate]:
@@ -127,7 +147,21 @@ ORDER: Mapping[Verdict, tuple[Change, ...]] = {
     Verdict.GPU_BUSY: (utilization,),
     Verdict.GPU_COUNT: (parallel,),
     Verdict.TP_DIVISIBILITY: (parallel,),
+    Verdict.MAX_LEN_OVER_MODEL: (allowed,),
+    Verdict.BAD_FLAG: (),
+    Verdict.MODEL_ARCH_UNSUPPORTED: (),
+    Verdict.ARCH_UNSUPPORTED: (),
 }
 
 # The order in which changes are heaped up where none alone is enough.
-STEPS: tuple[Change, ...] = (parallel, weights_dtype, utilization, cache_dtype, context, sequences, graphs, context)
+STEPS: tuple[Change, ...] = (
+    allowed,
+    parallel,
+    weights_dtype,
+    most_utilization,
+    cache_dtype,
+    context,
+    sequences,
+    graphs,
+    context,
+)

@@ -23,11 +23,15 @@ _UNSCALED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llam
 
 
 class Length(NamedTuple):
-    """`tokens` that vLLM derives, the key that says so, and the positions of the RoPE table."""
+    """`tokens` that vLLM derives, the key that says so, and the positions of the RoPE table.
+
+    `longest` is the most that some release takes when it is asked for more; None where no key names a length.
+    """
 
     tokens: int
     key: str | None
     positions: int
+    longest: int | None
 
 
 def derived_length(whole: Config, text: Config) -> Length:
@@ -48,12 +52,23 @@ def derived_length(whole: Config, text: Config) -> Length:
         and "gemma3" not in whole.model_type
     ):
         scaled = int(length * factor)
+    longest = _longest(scaled, rope, kind) if key is not None else None
     if kind in ("longrope", "su"):
         original = whole.optional("original_max_position_embeddings") or text.optional(
             "original_max_position_embeddings"
         )
         scaled = original or scaled
-    return Length(scaled, key, length)
+    return Length(scaled, key, length, longest)
+
+
+def _longest(scaled: int, rope: dict[str, Any], kind: str) -> int:
+    """What `--max-model-len` may ask for: to 0.29 YaRN's factor times the length before the stretch, too."""
+    factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")
+    if kind not in ("yarn", "deepseek_yarn"):
+        return scaled
+    if isinstance(factor, int | float) and isinstance(original, int) and 1 <= factor <= 2**16 and 0 < original <= 2**31:
+        return max(scaled, int(original * factor))
+    return scaled
 
 
 def rope_parameters(text: Config) -> dict[str, Any]:

@@ -3,15 +3,11 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vllm_doctor.memory.defaults import NEWEST
+from vllm_doctor.memory.capacity import Capacities, Row, times_in_words
 from vllm_doctor.memory.estimate import GIB, Estimate, gib
-from vllm_doctor.memory.facts import Architecture, LaunchSettings, Release
-from vllm_doctor.memory.kv_cache import kv_layout
-from vllm_doctor.memory.plan import Certainty, Plan, Verdict
+from vllm_doctor.memory.plan import REFUSED, Certainty, Plan, Verdict
 
 LEAST_WIDTH, MOST_WIDTH = 60, 120
-_LENGTHS = (2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576, 4194304, 10485760)
-_ROWS = 8
 
 VERDICTS = {
     Verdict.FITS: "it fits",
@@ -22,6 +18,10 @@ VERDICTS = {
     Verdict.GPU_BUSY: "less is free than vLLM is told to take",
     Verdict.GPU_COUNT: "there are fewer GPUs than the launch asks for",
     Verdict.TP_DIVISIBILITY: "the model cannot be divided by that parallel size",
+    Verdict.MAX_LEN_OVER_MODEL: "the context asked for is longer than the model's config allows",
+    Verdict.BAD_FLAG: "this release does not take a flag of it",
+    Verdict.MODEL_ARCH_UNSUPPORTED: "this release has no code for the model's architecture",
+    Verdict.ARCH_UNSUPPORTED: "this release's wheel has no kernels for the GPU",
 }
 
 
@@ -37,8 +37,13 @@ class Part(NamedTuple):
 def sentence(plan: Plan) -> str:
     """The verdict in one line, with its margin."""
     margin = gib(abs(plan.margin_bytes))
-    if plan.verdict in (Verdict.TP_DIVISIBILITY, Verdict.GPU_COUNT):
+    if plan.verdict is Verdict.MAX_LEN_OVER_MODEL and plan.allowed_max_model_len is not None:
+        allowed = f"the model's config allows {plan.allowed_max_model_len:,}"
+        return f"Will not start: {plan.max_model_len:,} tokens of context are asked for, and {allowed}."
+    if plan.verdict in REFUSED:
         return f"Will not start: {VERDICTS[plan.verdict]}."
+    if plan.verdict is Verdict.FITS and plan.weights.uncounted is not None:
+        return f"Cannot be told: it likely fits without {plan.weights.uncounted}, which could not be counted."
     if plan.certainty is Certainty.CLOSE:
         return f"Too close to call ({_leaning(plan)}): the estimates' error band decides, by up to {margin} a GPU."
     if plan.verdict is Verdict.FITS:
@@ -88,69 +93,48 @@ def bar(plan: Plan, width: int, *, unicode: bool = True) -> tuple[str, ...]:
 def _legend(plan: Plan, width: int, *, unicode: bool) -> Iterator[str]:
     for part in parts(plan):
         sign = part.sign if unicode else part.ascii_sign
-        yield f"   {sign} {part.name:<12} {gib(part.estimate.typical):>9}{_band(part.estimate, unicode=unicode)}"
+        told = band(part.estimate, unicode=unicode)
+        yield f"   {sign} {part.name:<12} {gib(part.estimate.typical):>9}{f'  ({told})' if told else ''}"
     sign = "·" if unicode else "."
+    left = rest(plan)
+    text = f"   {sign} {left.name:<12} {gib(left.size_bytes):>9}"
+    yield text + f"  ({left.told})" if left.told and len(text) + len(left.told) + 4 <= width else text
+
+
+class Rest(NamedTuple):
+    """What of the card the launch leaves: its name, its bytes, and what sets them."""
+
+    name: str
+    size_bytes: int
+    told: str
+
+
+def rest(plan: Plan) -> Rest:
+    """What is not taken: the share that the launch leaves, or for a model without a cache all that is left."""
     if plan.kv_cache == Estimate(0, 0, 0):
         taken = sum(p.estimate.typical for p in parts(plan))
-        yield f"   {sign} {'left':<12} {gib(max(0, plan.device.total_bytes - taken)):>9}"
-        return
-    rest = plan.device.total_bytes - max(plan.budget.requested_bytes, 0)
-    text = f"   {sign} {'not taken':<12} {gib(max(0, rest)):>9}"
-    more = f"  (--gpu-memory-utilization {plan.budget.utilization:g} of {gib(plan.device.total_bytes)})"
-    yield text + more if len(text) + len(more) <= width else text
+        return Rest("left", max(0, plan.device.total_bytes - taken), "")
+    left = plan.device.total_bytes - max(plan.budget.requested_bytes, 0)
+    told = f"--gpu-memory-utilization {plan.budget.utilization:g} of {gib(plan.device.total_bytes)}"
+    return Rest("not taken", max(0, left), told)
 
 
-def _band(estimate: Estimate, *, unicode: bool) -> str:
+def band(estimate: Estimate, *, unicode: bool = True) -> str:
+    """The error band of a size in GiB; nothing for one that is exact."""
     if estimate.low == estimate.high:
         return ""
     dash = "–" if unicode else "-"  # noqa: RUF001 - a range
-    return f"  ({estimate.low / GIB:.1f}{dash}{estimate.high / GIB:.1f})"
+    return f"{estimate.low / GIB:.1f}{dash}{estimate.high / GIB:.1f}"
 
 
-def table(
-    plan: Plan,
-    architecture: Architecture,
-    settings: LaunchSettings,
-    release: Release | None,
-    draft: Architecture | None = None,
-) -> tuple[str, ...]:
-    """How many requests fit at once, by their length: with this cache, and with an FP8 one."""
-    from msgspec.structs import replace
-
-    if plan.kv_cache.typical <= 0:
+def table(found: Capacities) -> tuple[str, ...]:
+    """How many requests fit at once, by their length, as lines of text."""
+    if not found.rows:
         return ()
-    kinds = [("as launched", settings)]
-    if settings.kv_cache_dtype == "auto" and not architecture.is_attention_free and (plan.device.capability or 0) >= 80:
-        kinds.append(("FP8 KV cache", replace(settings, kv_cache_dtype="fp8")))
-    rows = [_row(plan, length, kinds, architecture, release, draft) for length in _lengths(plan, architecture)]
-    head = f"  {'context':>9}  " + "  ".join(f"{name:>12}" for name, _ in kinds)
-    return (head, *rows) if rows else ()
+    head = f"  {'context':>9}  " + "  ".join(f"{name:>12}" for name in found.headings)
+    return (head, *(_row(row) for row in found.rows))
 
 
-def _lengths(plan: Plan, architecture: Architecture) -> tuple[int, ...]:
-    most = max(architecture.native_max_model_len or 0, plan.max_model_len)
-    found = {length for length in _LENGTHS if length <= most} | {plan.max_model_len, min(most, plan.max_model_len)}
-    return tuple(sorted(found)[-_ROWS:])
-
-
-def _row(
-    plan: Plan,
-    length: int,
-    kinds: list[tuple[str, LaunchSettings]],
-    architecture: Architecture,
-    release: Release | None,
-    draft: Architecture | None,
-) -> str:
-    cells = []
-    for _, settings in kinds:
-        tokens = plan.defaults.max_num_batched_tokens
-        layout = kv_layout(architecture, settings, release or NEWEST, plan.device, tokens, length, draft)
-        fits = layout.fits(plan.kv_cache.typical, length)
-        number = layout.capacity(plan.kv_cache.typical, length).max_concurrency
-        cells.append(f"{_times(number) if fits else 'does not fit':>12}")
-    mark = "  < asked" if length == plan.max_model_len else ""
-    return f"  {length:>9,}  " + "  ".join(cells) + mark
-
-
-def _times(number: float) -> str:
-    return f"{number:,.0f} at once" if number >= 10 else f"{number:.1f} at once"
+def _row(row: Row) -> str:
+    cells = "  ".join(f"{times_in_words(number):>12}" for number in row.times)
+    return f"  {row.length:>9,}  {cells}{'  < asked' if row.asked else ''}"

@@ -124,6 +124,22 @@ class Layer(Facts, frozen=True):
     caches: tuple[Cache, ...] = ()
 
 
+class ExpertLayout(Facts, frozen=True):
+    """What the kernel of MXFP4 experts rounds up to: their width, the hidden size, the rows of its copy of the scales.
+
+    `keeps_loaded_scales`: the scales of the checkpoint stay in memory beside that copy.
+    """
+
+    width: int
+    hidden: int
+    scale_rows: int = 1
+    keeps_loaded_scales: bool = False
+
+
+# vLLM 0.32 fused_moe/oracle/mxfp4.py, `mxfp4_round_up_hidden_size_and_intermediate_size`.
+MARLIN = ExpertLayout(width=128, hidden=256)
+
+
 class Quantization(Facts, frozen=True):
     """The checkpoint's quantization: vLLM's name of the method, its numbers, and the modules that it leaves out.
 
@@ -132,7 +148,7 @@ class Quantization(Facts, frozen=True):
     module names. `kv_cache_dtype` is what the checkpoint itself asks for its cache. `quantized_head`: lm_head is
     packed too. `activation_order`: a column order is stored as well; `float_format`: numbers are floating.
     `scale_bytes` of a block's scale; `experts`: how routed experts are packed, where it is another way (`mxfp4`,
-    `nvfp4`).
+    `nvfp4`); `expert_layout`: how the kernel of this launch lays out MXFP4 experts.
     """
 
     method: str
@@ -148,6 +164,7 @@ class Quantization(Facts, frozen=True):
     float_format: bool = False
     scale_bytes: int = 4
     experts: str | None = None
+    expert_layout: ExpertLayout = MARLIN
 
 
 class Architecture(Facts, frozen=True):
@@ -156,7 +173,8 @@ class Architecture(Facts, frozen=True):
     `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
     `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
     pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is built
-    on. `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
+    on. `native_max_model_len` is what vLLM derives where the user sets none, `longest_max_model_len` the most that it
+    takes when asked (None: no limit is known). `largest_intermediate` is the widest dense
     MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
     the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
     architecture has. `output_groups`: groups of heads that the output has projections for. `host_bytes`: tables that
@@ -179,6 +197,7 @@ class Architecture(Facts, frozen=True):
     kv_heads: int = 0
     head_size: int = 0
     native_max_model_len: int | None = None
+    longest_max_model_len: int | None = None
     position_key: str | None = None
     tied_embeddings: bool = False
     largest_intermediate: int = 0
@@ -226,10 +245,11 @@ class DraftModel(Facts, frozen=True):
 class LaunchSettings(Facts, frozen=True):
     """The settings of a launch that move memory, as vLLM reads them; None stands for vLLM's own default.
 
-    `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
-    GPU. `cpu_offload_gb` in GiB. `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt`
-    None: not given. `mm_encoder_tp_mode` is `weights` or `data`. `tables_on_gpu`: of n-grams, which are on the host
-    by default. `indexer_fp4`: keys of a sparse indexer in FP4. `environment`: VLLM_ variables of the launch.
+    `max_model_len` is -1 for `auto`; with `any_max_model_len` it may be over what the config says.
+    `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per GPU. `cpu_offload_gb` in GiB.
+    `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt` None: not given.
+    `mm_encoder_tp_mode` is `weights` or `data`. `tables_on_gpu`: of n-grams, which are on the host by default.
+    `indexer_fp4`: keys of a sparse indexer in FP4. `environment`: VLLM_ variables of the launch.
     """
 
     tensor_parallel_size: int = 1
@@ -238,6 +258,7 @@ class LaunchSettings(Facts, frozen=True):
     decode_context_parallel_size: int = 1
     expert_parallel: bool = False
     max_model_len: int | None = None
+    any_max_model_len: bool = False
     gpu_memory_utilization: float | None = None
     kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
@@ -301,8 +322,9 @@ class WeightPart(Facts, frozen=True):
 
 
 class Weights(Facts, frozen=True):
-    """The weights of a launch.
+    """The weights of a launch; `uncounted` is what of them could not be counted at all.
 
+    `loading_bytes` is the most that the fullest rank holds of them while they are loaded, in its band.
     `parameters` are the model's own (one replica, no padding). `total_bytes` of one replica on all its GPUs.
     `per_gpu_bytes` of the fullest rank, buffers included; `stages` of each pipeline stage. `exact`: every term known.
     """
@@ -316,3 +338,5 @@ class Weights(Facts, frozen=True):
     parts: tuple[WeightPart, ...]
     exact: bool
     approximations: tuple[str, ...] = ()
+    uncounted: str | None = None
+    loading_bytes: tuple[int, int] = (0, 0)

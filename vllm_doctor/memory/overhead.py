@@ -9,6 +9,8 @@ from vllm_doctor.memory.facts import Device, LaunchSettings, Release
 # 2.1 GiB measured on H100 with 0.19.0. Logged on other cards and with older releases: 0.2 to 1.0 GiB.
 _LARGE_BUFFERS_FROM: Release = (0, 14, 0)
 _LARGE_BUFFERS_CAPABILITY = 90
+# Before, 2.4 GiB were logged on 4 H100 too (vLLM issue 21348, 0.9.2): NCCL's own buffers for NVLink switches.
+_SWITCH_HIGH = int(2.5 * GIB)
 
 # Logged for one GPU: 0.05 to 0.46 GiB.
 _SINGLE_LOW, _SINGLE_HIGH = GIB // 20, GIB // 2
@@ -29,11 +31,26 @@ def _plain(settings: LaunchSettings, device: Device, release: Release) -> Estima
         if large:
             typical = coefficients.NON_TORCH_TENSOR_PARALLEL_BYTES
             return Estimate(GIB // 5, typical, typical + GIB // 4)
-        return Estimate(GIB // 5, int(0.4 * GIB), GIB)
+        high = _SWITCH_HIGH if (device.capability or 0) == _LARGE_BUFFERS_CAPABILITY else GIB
+        return Estimate(GIB // 5, int(0.4 * GIB), high)
     if settings.pipeline_parallel_size > 1:
         typical = coefficients.NON_TORCH_PIPELINE_BYTES
         return Estimate(GIB // 20, typical, GIB // 2)
     return Estimate(_SINGLE_LOW, coefficients.NON_TORCH_SINGLE_BYTES, _SINGLE_HIGH)
+
+
+def counted_of_others(device: Device, release: Release | None) -> int:
+    """What other processes hold of the GPU, in the releases that count it as their own.
+
+    They took all that is not free for theirs (`total_allocated_bytes`: v1/worker/gpu_worker.py of 0.8.0 to 0.9.0, and
+    worker/worker.py of 0.6.4): vLLM issues 10439, 17431.
+    """
+    version = release or NEWEST
+    if device.free_bytes is None or not ((0, 8, 0) <= version <= (0, 9, 0) or version == (0, 6, 4)):
+        return 0
+    # Less than this an idle card holds back itself.
+    held = device.total_bytes - device.free_bytes
+    return held if held > GIB else 0
 
 
 def context(settings: LaunchSettings, device: Device, release: Release | None) -> Estimate:

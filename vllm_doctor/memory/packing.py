@@ -5,16 +5,14 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
+from vllm_doctor.memory import mxfp4
 from vllm_doctor.memory.facts import Quantization, Split, Tensor
 from vllm_doctor.memory.sharding import Shard
 
 EXPERT_SPLITS = (Split.EXPERT_ROWS, Split.EXPERT_COLUMNS)
 SCALE_BYTES = 4
-# 0.32 layers/quantization/mxfp4.py with fused_moe's rounding for Marlin and Triton on Hopper and before.
-MXFP4_WIDTH_MULTIPLE = 128
 # The least side of a block of FP8 that experts are served with.
 _LEAST_BLOCK = 32
-MXFP4_HIDDEN_MULTIPLE = 256
 
 # Ways to pack routed experts alone.
 _EXPERTS = {
@@ -31,10 +29,11 @@ def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_
     (NVFP4: an FP8 scale per 16 and two fp32 numbers), mxfp4.py (a byte per 32).
     """
     columns = max(part.columns, 1)
+    layout = quantization.expert_layout
     if quantization.experts is not None and tensor.split in EXPERT_SPLITS:
         quantization = _EXPERTS[quantization.experts]
     if quantization.method == "mxfp4" and tensor.split in EXPERT_SPLITS:
-        return _mxfp4_bytes(tensor, part)
+        return mxfp4.expert_bytes(tensor, part, layout)
     if quantization.block is not None and tensor.split in EXPERT_SPLITS:
         quantization = replace(quantization, block=_refined(tensor, part, quantization.block))
     numbers = part.elements * quantization.bits // 8
@@ -73,20 +72,6 @@ def _grouped_bytes(rows: int, columns: int, quantization: Quantization, model_by
     zeros = 0 if quantization.symmetric else rows * groups * quantization.bits // 8
     order = columns * 4 if quantization.activation_order else 0
     return rows * groups * model_bytes + zeros + order
-
-
-def _mxfp4_bytes(tensor: Tensor, part: Shard) -> int:
-    """Experts' sides are rounded up: the width to 128, the hidden size to 256."""
-    rows, columns = part.rows, part.columns
-    if tensor.split is Split.EXPERT_ROWS:
-        rows, columns = 2 * _up(rows // 2, MXFP4_WIDTH_MULTIPLE), _up(columns, MXFP4_HIDDEN_MULTIPLE)
-    else:
-        rows, columns = _up(rows, MXFP4_HIDDEN_MULTIPLE), _up(columns, MXFP4_WIDTH_MULTIPLE)
-    return part.copies * (rows * columns // 2 + rows * columns // 32)
-
-
-def _up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
 
 
 def is_packed(tensor: Tensor, quantization: Quantization) -> bool:

@@ -17,6 +17,7 @@ from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Relea
 from vllm_doctor.memory.families.pooling import without_words
 from vllm_doctor.memory.kv_cache import KvLayout, kv_layout
 from vllm_doctor.memory.measured import Measured, mended, shape_of
+from vllm_doctor.memory.refusals import context_refusal
 from vllm_doctor.memory.weights import weights as weigh
 
 # The share of the weights by which a repacked or approximated checkpoint may differ (kernels' padding, Marlin).
@@ -31,7 +32,10 @@ _ESTIMATE_MISSES = 0.5
 
 
 class Verdict(str, Enum):
-    """What happens at the start; the causes have the ids of causes.md."""
+    """What happens at the start; the causes have the ids of causes.md.
+
+    Memory decides the first five but `fits`; by the others vLLM ends before it has taken any.
+    """
 
     FITS = "fits"
     OOM_WEIGHTS = "oom-weights"
@@ -41,6 +45,23 @@ class Verdict(str, Enum):
     GPU_BUSY = "gpu-busy"
     GPU_COUNT = "gpu-count"
     TP_DIVISIBILITY = "tp-divisibility"
+    MAX_LEN_OVER_MODEL = "max-len-over-model"
+    BAD_FLAG = "bad-flag"
+    MODEL_ARCH_UNSUPPORTED = "model-arch-unsupported"
+    ARCH_UNSUPPORTED = "arch-unsupported"
+
+
+# By these a launch ends before its memory counts: no size of a band makes them less certain.
+REFUSED = frozenset(
+    {
+        Verdict.GPU_COUNT,
+        Verdict.TP_DIVISIBILITY,
+        Verdict.MAX_LEN_OVER_MODEL,
+        Verdict.BAD_FLAG,
+        Verdict.MODEL_ARCH_UNSUPPORTED,
+        Verdict.ARCH_UNSUPPORTED,
+    }
+)
 
 
 class Certainty(str, Enum):
@@ -74,7 +95,8 @@ class Plan(Facts, frozen=True):
 
     `kv_cache` is what is left for the cache. `margin_bytes`: by how much the verdict holds (positive) or fails.
     `tokens` and `max_concurrency` are what vLLM would log; they and `blocks` are 0 where it does not come that far.
-    `largest_max_model_len` is the longest that would start, `safe_max_model_len` the longest that starts for certain.
+    `largest_max_model_len` is the longest that would start, `safe_max_model_len` the longest that starts for certain;
+    `allowed_max_model_len` is what the model's config allows, where it names a limit.
     `exact`: no estimate moved a number of the KV cache. `measured` is the start that mended the estimates, if one did.
     """
 
@@ -102,6 +124,7 @@ class Plan(Facts, frozen=True):
     safe_max_model_len: int
     gpus_needed: int
     exact: bool
+    allowed_max_model_len: int | None = None
     pessimistic: Verdict = Verdict.FITS
     approximations: tuple[str, ...] = ()
     measured: Measured | None = None
@@ -151,12 +174,15 @@ class _Planner:
         self.budget = budget(settings, self.defaults, device, release)
         self.shape = _shape(settings)
         self.draft = extras.draft
-        self.weights = weigh(architecture, self.shape, self.release, extras.weight_files, extras.draft)
+        self.weights = weigh(
+            architecture, self.shape, self.release, extras.weight_files, extras.draft, device.capability
+        )
         self.activation = activation.activation_peak(architecture, settings, self.defaults, release)
         self.warm_up = activation.sampler_peak(architecture, settings, self.defaults, release)
         self.graphs = cudagraph.budgeted(architecture, settings, self.defaults, release)
         self.captured = cudagraph.captured(architecture, self.defaults, release)
         self.other = overhead.non_torch(settings, device, release)
+        self.others_bytes = overhead.counted_of_others(device, release)
         self.measured = extras.measured
         if self.measured is not None and self.measured.shape == shape_of(settings, self.defaults):
             terms = (self.activation, self.graphs, self.other)
@@ -169,9 +195,12 @@ class _Planner:
         layout = self._layout()
         optimistic, typical, pessimistic = (self._outcome(layout, which) for which in ("low", "typical", "high"))
         certainty = _certainty(optimistic, typical, pessimistic)
+        if self.weights.uncounted is not None and typical.verdict is Verdict.FITS:
+            certainty = Certainty.CLOSE
         kv = Estimate(self._left("high"), self._left("typical"), self._left("low"))
-        native = self.architecture.native_max_model_len or self.defaults.max_model_len
-        largest = layout.largest_max_model_len(kv.typical, max(native, self.defaults.max_model_len))
+        most = self._longest()
+        loads = typical.verdict is not Verdict.OOM_WEIGHTS
+        largest = layout.largest_max_model_len(kv.typical, most) if loads else 0
         length = min(self.defaults.max_model_len, largest) if self.auto and largest else self.defaults.max_model_len
         starts = typical.verdict is Verdict.FITS
         capacity = layout.capacity(max(0, kv.typical), length)
@@ -197,13 +226,21 @@ class _Planner:
             needed_bytes=capacity.needed_bytes,
             max_model_len=length,
             largest_max_model_len=largest,
-            safe_max_model_len=layout.largest_max_model_len(kv.low, max(native, self.defaults.max_model_len)),
+            safe_max_model_len=layout.largest_max_model_len(kv.low, most) if loads else 0,
             gpus_needed=parallelism.gpus_needed(self.settings),
+            allowed_max_model_len=self.architecture.longest_max_model_len,
             exact=self.settings.kv_cache_memory_bytes is not None and self.weights.exact,
             pessimistic=pessimistic.verdict,
             approximations=self.weights.approximations,
             measured=self.measured,
         )
+
+    def _longest(self) -> int:
+        """The longest context that is worth a look: the model's own, and one that was asked for within its limit."""
+        asked, longest = self.defaults.max_model_len, self.architecture.longest_max_model_len
+        if longest is not None and not self.settings.any_max_model_len:
+            asked = min(asked, longest)
+        return max(self.architecture.native_max_model_len or asked, asked)
 
     def _layout(self) -> KvLayout:
         defaults = self.defaults
@@ -219,7 +256,8 @@ class _Planner:
             return 0
         if given is not None:
             return given
-        return self.budget.requested_bytes - self._held(which) - _of(self.activation, which) - _of(self.graphs, which)
+        taken = self._held(which) + _of(self.activation, which) + _of(self.graphs, which)
+        return self.budget.requested_bytes - self.others_bytes - taken
 
     def _held(self, which: str) -> int:
         return self._weights(which) + _of(self.other, which)
@@ -229,8 +267,15 @@ class _Planner:
         band = _WEIGHTS_BAND if self.weights.exact else _APPROXIMATE_BAND
         return size + round({"low": -band, "typical": 0.0, "high": band}[which] * size)
 
+    def _loading(self, which: str) -> int:
+        """The most that the weights take while they are loaded."""
+        least, most = self.weights.loading_bytes
+        return most if which == "high" else least
+
     def _outcome(self, layout: KvLayout, which: str) -> Outcome:
         """The first refusal in the order of the start (vllm/v1/worker/gpu_worker.py, v1/core/kv_cache_utils.py)."""
+        if (error := context_refusal(self.architecture, self.settings)) is not None:
+            return Outcome(Verdict.MAX_LEN_OVER_MODEL, error, 0)
         if (error := parallelism.indivisible(self.architecture, self.settings, self.release)) is not None:
             return Outcome(Verdict.TP_DIVISIBILITY, error, 0)
         if (error := parallelism.too_few(self.settings, self.device)) is not None:
@@ -239,8 +284,9 @@ class _Planner:
         if (error := self.budget.refusal(free)) is not None:
             return Outcome(Verdict.GPU_BUSY, error, free - self.budget.requested_bytes)
         room = free - self._weights(which)
-        if room < 0:
-            return Outcome(Verdict.OOM_WEIGHTS, self._weights_error(), room)
+        loading = free - self._loading(which)
+        if min(room, loading) < 0:
+            return Outcome(Verdict.OOM_WEIGHTS, self._weights_error(), min(room, loading))
         room -= _of(self.activation, which) + _of(self.other, which)
         if room < 0:
             return Outcome(Verdict.OOM_ACTIVATION, _OUT_OF_MEMORY + " (in the profile run)", room)
@@ -307,6 +353,7 @@ def _shape(settings: LaunchSettings) -> LaunchSettings:
         gpu_memory_utilization=None,
         kv_cache_memory_bytes=None,
         max_model_len=None,
+        any_max_model_len=False,
         max_num_seqs=None,
         max_num_batched_tokens=None,
         enforce_eager=False,

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from textwrap import wrap
 
-from vllm_doctor.memory import drawing
+from vllm_doctor.memory import capacity, drawing
 from vllm_doctor.memory.advice import Advice
 from vllm_doctor.memory.budget import holders
 from vllm_doctor.memory.cautions import cautions
 from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.estimate import gib
-from vllm_doctor.memory.plan import Plan
+from vllm_doctor.memory.plan import REFUSED, Verdict
 from vllm_doctor.memory.planning import Planned
 
 
@@ -18,7 +18,6 @@ def lines(planned: Planned, advice: tuple[Advice, ...], width: int, *, unicode: 
     width = max(drawing.LEAST_WIDTH, min(width, drawing.MOST_WIDTH))
     plan = planned.plan
     yield from _wrapped(_head(planned), width)
-    yield from _wrapped(f"Model: {billions(plan.weights.parameters)} parameters, from {planned.config.origin}", width)
     yield ""
     yield from _wrapped(drawing.sentence(plan), width)
     for caution in cautions(planned):
@@ -26,7 +25,7 @@ def lines(planned: Planned, advice: tuple[Advice, ...], width: int, *, unicode: 
     yield ""
     yield from drawing.bar(plan, width, unicode=unicode)
     yield ""
-    yield from _wrapped(_cache(plan), width)
+    yield from _wrapped(capacity.sentence(plan), width)
     yield from _table(planned)
     yield from _refusal(planned, width)
     yield from _changes(planned, advice, width)
@@ -34,10 +33,12 @@ def lines(planned: Planned, advice: tuple[Advice, ...], width: int, *, unicode: 
 
 
 def _head(planned: Planned) -> str:
+    parameters = billions(planned.plan.weights.parameters)
     device, release = planned.device, planned.release
     version = ".".join(str(n) for n in (release or NEWEST))
     known = "" if release else " (the newest that was read; --vllm names another)"
-    return f"{planned.name} on {device.count} x {device.name} ({gib(device.total_bytes)} each), vLLM {version}{known}"
+    board = f"{device.count} x {device.name} ({gib(device.total_bytes)} each)"
+    return f"{planned.name} ({parameters} parameters) on {board}, vLLM {version}{known}"
 
 
 def billions(parameters: int) -> str:
@@ -47,21 +48,8 @@ def billions(parameters: int) -> str:
     return f"{parameters / 10**6:.0f} M"
 
 
-def _cache(plan: Plan) -> str:
-    length = f"max_model_len {plan.max_model_len:,}"
-    if not plan.bytes_per_token and plan.kv_cache.typical == 0:
-        return f"No KV cache: its layers keep nothing from one step to the next ({length})."
-    if plan.tokens:
-        held = f"KV cache: {plan.tokens:,} tokens, {plan.max_concurrency:.2f} requests of {length} at once"
-    else:
-        held = f"KV cache: one request of {length} needs {gib(plan.needed_bytes)} a GPU"
-    longest = f"longest context that starts: {plan.largest_max_model_len:,} tokens"
-    each = f"{plan.bytes_per_token / 1024:.0f} KiB a token and GPU" if plan.bytes_per_token else "none kept per token"
-    return f"{held}; {longest} ({each})."
-
-
 def _table(planned: Planned) -> Iterator[str]:
-    rows = drawing.table(planned.plan, planned.architecture, planned.settings, planned.release, planned.extras.draft)
+    rows = drawing.table(planned.capacities())
     if rows:
         yield ""
         yield "Requests at once, by context (what is likely left for the cache):"
@@ -79,25 +67,48 @@ def _refusal(planned: Planned, width: int) -> Iterator[str]:
 
 
 def _changes(planned: Planned, advice: tuple[Advice, ...], width: int) -> Iterator[str]:
-    if planned.plan.fits:
+    if planned.plan.fits or (planned.plan.verdict is Verdict.FITS and planned.plan.weights.uncounted is not None):
         return
     yield ""
-    if not advice:
-        yield from _wrapped("No change of the flags alone makes it fit here: `--all-gpus` shows what does.", width)
+    starts = "start" if planned.plan.verdict in REFUSED else "fit"
+    if planned.plan.verdict in (Verdict.ARCH_UNSUPPORTED, Verdict.MODEL_ARCH_UNSUPPORTED):
+        yield from _wrapped("No flag makes it start: take another release, or another GPU.", width)
+    elif not advice:
+        yield from _wrapped(f"No change of the flags alone makes it {starts}: `--all-gpus` shows what does.", width)
     else:
-        yield "What makes it fit, the change that costs least first:"
+        yield f"What makes it {starts}, the change that costs least first:"
         for number, change in enumerate(advice, 1):
-            result = change.result
-            holds = f"{result.tokens:,} tokens, {result.max_concurrency:.1f} x {result.max_model_len:,}"
-            yield from _wrapped(f"{number}. {change.title} ({holds})", width, "   ")
+            yield from _wrapped(f"{number}. {change.title} ({_holds(change)})", width, "   ")
     if (count := planned.gpus_that_do()) is not None and count > planned.device.count:
         yield from _wrapped(f"As it is, it would fit {count} of these GPUs: --tensor-parallel-size {count}.", width)
-    if advice:
+    yield from _in_four_bits(planned, advice, width)
+    if (corrected := planned.corrected(advice)) is not None:
         yield ""
-        yield f"  {planned.corrected(advice)}"
+        yield f"  {corrected}"
+
+
+def _in_four_bits(planned: Planned, advice: tuple[Advice, ...], width: int) -> Iterator[str]:
+    """What a smaller checkpoint would do, where no single change does."""
+    if any(a.certain and len(a.edit.set) < 2 for a in advice) or (packed := planned.in_four_bits()) is None:
+        return
+    number = packed.gpus_needed
+    where = "one of these GPUs" if number == 1 else f"{number} of these GPUs by tensor parallelism"
+    size = gib(packed.weights.per_gpu_bytes)
+    yield from _wrapped(f"With 4-bit weights ({size} a GPU; a checkpoint in AWQ or GPTQ) it fits {where}.", width)
+
+
+def _holds(change: Advice) -> str:
+    """What the launch holds with the change, and where that is not certain."""
+    result = change.result
+    held = f"{result.tokens:,} tokens, {result.max_concurrency:.1f} x {result.max_model_len:,}"
+    if change.certain:
+        return held
+    return f"likely, but too close to call by up to {gib(abs(result.margin_bytes))} a GPU: {held}"
 
 
 def _notes(planned: Planned, width: int) -> Iterator[str]:
+    yield ""
+    yield from _wrapped(f"Counted from {planned.config.origin}.", width)
     if planned.plan.measured is not None:
         yield from _wrapped(f"{planned.plan.measured.told[0].upper()}{planned.plan.measured.told[1:]}.", width)
     for text in planned.plan.approximations:

@@ -45,6 +45,7 @@ class _Reader:
             decode_context_parallel_size=number("--decode-context-parallel-size", 1, 1, LARGEST_PARALLEL),
             expert_parallel=self._switch("--enable-expert-parallel") is True,
             max_model_len=self._length(),
+            any_max_model_len=self._any_length(),
             gpu_memory_utilization=self._fraction("--gpu-memory-utilization"),
             kv_cache_memory_bytes=self._maybe("--kv-cache-memory-bytes", LARGEST_BYTES)
             or self._maybe("--kv-cache-memory", LARGEST_BYTES),
@@ -106,6 +107,11 @@ class _Reader:
         if text.strip().lower() in ("auto", "-1"):
             return -1
         return _checked("--max-model-len", text, integer(text), 1, LARGEST_LENGTH)
+
+    def _any_length(self) -> bool:
+        """Whether the length is not held against the config as it is (vllm/envs.py; --rope-scaling to 0.11)."""
+        allowed = self._launch.environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0").strip().lower()
+        return allowed in ("1", "true") or self._launch.has("--rope-scaling")
 
     def _fraction(self, flag: str) -> float | None:
         """A share of the card: above 0, at most 1 (vLLM 0.32 config/cache.py, gt=0, le=1)."""

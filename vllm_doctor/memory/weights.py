@@ -21,6 +21,7 @@ from vllm_doctor.memory.facts import (
 from vllm_doctor.memory.implementation import EMBEDDING_ON_ALL, HEAD_ON_ALL, built_as, served
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
 from vllm_doctor.memory.media import towers_under
+from vllm_doctor.memory.mxfp4 import expert_layout
 from vllm_doctor.memory.packing import ignored_names, is_packed, matches, packed_bytes
 from vllm_doctor.memory.sharding import checked, shard
 from vllm_doctor.memory.stages import layers_of_stages, stage_of_layers
@@ -38,28 +39,45 @@ ONLINE = {
 }
 
 
+# Layers are made on the meta device and packed as they are loaded from here on (quantization/fp8.py, `device="meta"`).
+_PACKED_ONE_BY_ONE: Release = (0, 16, 0)
+# From 0.13 on they were packed between loads while all stood there: 72 billion parameters in 16 bits loaded on 140 GiB
+# with 0.12 and not with 0.13 (vLLM issue 31273).
+_PACKED_WHILE_LOADED: Release = (0, 13, 0)
+_FRAGMENTED = 0.03
+
+
 def weights(
     architecture: Architecture,
     settings: LaunchSettings,
     release: Release,
     weight_files: Sequence[WeightFile] = (),
     draft: Architecture | None = None,
+    capability: int | None = None,
 ) -> Weights:
     """The weights of a launch; `draft` is the speculative model, where its config is known.
+
+    `capability` is the GPU's, as 90 for 9.0: the kernels that it has decide how MXFP4 experts are padded.
 
     Files that were read say how many parameters there are; the layers say how they are divided. Raises DoctorError for
     parallel sizes that are none.
     """
-    counted = _counted(architecture, checked(settings), release, draft)
+    counted = _counted(architecture, checked(settings), release, draft, capability)
     return _with_files(counted, architecture, weight_files) if weight_files else counted
 
 
 @lru_cache(maxsize=256)
 def _counted(
-    architecture: Architecture, settings: LaunchSettings, release: Release, draft: Architecture | None
+    architecture: Architecture,
+    settings: LaunchSettings,
+    release: Release,
+    draft: Architecture | None,
+    capability: int | None,
 ) -> Weights:
     architecture = served(architecture, release)
     quantization, doubt = quantization_of(architecture, settings)
+    if quantization is not None and quantization.method == "mxfp4":
+        quantization = replace(quantization, expert_layout=expert_layout(architecture, settings, release, capability))
     model_bytes = model_element_bytes(architecture, settings)
     built = replace(architecture, towers=towers_under(architecture, settings, release))
     stages = stage_bytes(built, settings, quantization, model_bytes)
@@ -90,7 +108,20 @@ def _counted(
         parts=parts,
         exact=architecture.exact and not doubts,
         approximations=doubts,
+        uncounted=_uncounted(settings, draft),
+        loading_bytes=_loading(architecture, built, settings, release, model_bytes),
     )
+
+
+def _loading(
+    architecture: Architecture, built: Architecture, settings: LaunchSettings, release: Release, model_bytes: int
+) -> tuple[int, int]:
+    """What is allocated before `--quantization fp8` has packed it: all of it, before layers were made one by one."""
+    if architecture.quantization is not None or settings.quantization != "fp8" or release >= _PACKED_ONE_BY_ONE:
+        return 0, 0
+    whole = max(stage_bytes(built, settings, None, model_bytes)) + architecture.rope_elements * model_bytes
+    whole = max(0, whole - int(settings.cpu_offload_gb * GIB))
+    return whole, round(whole * (1 if release < _PACKED_WHILE_LOADED else 1 + _FRAGMENTED))
 
 
 @lru_cache(maxsize=256)
@@ -230,6 +261,14 @@ def _draft(
     if asked.method in MTP_METHODS:
         return (), (f"the MTP layers of {architecture.name} are not counted: how they are made is not known",)
     return (), ("the speculative draft model is not counted: its config is not at hand",)
+
+
+def _uncounted(settings: LaunchSettings, draft: Architecture | None) -> str | None:
+    """A speculative model that is not known: it may weigh as much as the model itself."""
+    asked = settings.draft
+    if draft is not None or asked is None or asked.method in WITHOUT_DRAFT:
+        return None
+    return "its MTP layers" if asked.method in MTP_METHODS else "the speculative draft model"
 
 
 def _lent(draft: Architecture, settings: LaunchSettings) -> tuple[str, ...]:

@@ -95,11 +95,11 @@ def _plan(diagnosis: Diagnosis) -> Iterator[Line]:
     if diagnosis.plan is None:
         return
     from vllm_doctor.memory import drawing
+    from vllm_doctor.reports import memory
 
-    plan = diagnosis.plan.plan
-    yield _heading("Memory of each GPU", Style.STRONG)
-    yield _paragraph(drawing.sentence(plan), Style.MUTED)
-    for row in drawing.bar(plan, PLAN_WIDTH):
+    yield _heading(memory.HEADING, Style.STRONG)
+    yield _paragraph(memory.sentence(diagnosis, diagnosis.plan), Style.MUTED)
+    for row in drawing.bar(diagnosis.plan.plan, PLAN_WIDTH):
         yield Line(words=(Span(row),), whole=True)
     yield BLANK
 

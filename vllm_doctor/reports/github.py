@@ -20,6 +20,7 @@ def render(diagnosis: Diagnosis) -> str:
         f"::error title={_property('vllm-doctor: a check crashed')}::{_data(words.line(f'{c.id}: {c.reason}'))}"
         for c in words.of_status(diagnosis, Status.CRASHED)
     ]
+    rows += _group("Memory of each GPU", _memory(diagnosis))
     rows += _group("Corrected launch", _corrected(diagnosis))
     rows += _group("Not evaluated", _not_evaluated(diagnosis))
     rows.append(_printed(f"vllm-doctor: {words.verdict_sentence(diagnosis)} ({words.counts(diagnosis)})"))
@@ -37,6 +38,16 @@ def step_summary(diagnosis: Diagnosis) -> str:
 def _annotation(finding: Finding) -> str:
     title = _property(f"{words.line(finding.cause)} ({words.line(finding.check)})")
     return f"::{COMMANDS[finding.severity]} title={title}::{_data(words.plain_finding(finding))}"
+
+
+def _memory(diagnosis: Diagnosis) -> Iterator[str]:
+    if (planned := diagnosis.plan) is not None:
+        from vllm_doctor.reports import memory
+
+        yield memory.sentence(diagnosis, planned)
+        for part in memory.parts(planned):
+            yield f"{part.name}: {part.size}{f' ({part.told})' if part.told else ''}"
+        yield memory.cache_sentence(planned)
 
 
 def _corrected(diagnosis: Diagnosis) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The report as one self-contained HTML page: no scripts, nothing fetched, light and dark, fit to be printed."""
 
 from pathlib import Path
+from typing import Any
 
 from vllm_doctor import __version__
 from vllm_doctor.diagnose import Diagnosis, Status
@@ -34,7 +35,24 @@ def render(diagnosis: Diagnosis) -> str:
         counts=words.counts(diagnosis),
         rows=summary.rows(diagnosis.snapshot),
         groups=[(HEADINGS[s], s.value, words.of_severity(diagnosis, s)) for s in Severity],
+        memory=_memory(diagnosis),
         passed=words.of_status(diagnosis, Status.PASSED),
         crashed=words.of_status(diagnosis, Status.CRASHED),
         not_evaluated=words.not_evaluated(diagnosis),
     )
+
+
+def _memory(diagnosis: Diagnosis) -> dict[str, Any] | None:
+    """The memory plan, where there is one."""
+    if (planned := diagnosis.plan) is None:
+        return None
+    from vllm_doctor.reports import memory
+
+    return {
+        "heading": memory.HEADING,
+        "sentence": memory.sentence(diagnosis, planned),
+        "cache": memory.cache_sentence(planned),
+        "parts": memory.parts(planned),
+        "edge": memory.edge(planned),
+        "table": memory.table(planned),
+    }

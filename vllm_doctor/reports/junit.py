@@ -40,12 +40,22 @@ def render(diagnosis: Diagnosis, fail_on: Severity | None = Severity.ERROR) -> s
         "    <properties>",
         f"      <property{_attributes(name='vllm-doctor', value=__version__)}/>",
         f"      <property{_attributes(name='verdict', value=words.verdict(diagnosis))}/>",
+        *_memory(diagnosis),
         "    </properties>",
         *(row for case in cases for row in case.rows()),
         "  </testsuite>",
         "</testsuites>",
     ]
     return "\n".join(rows)
+
+
+def _memory(diagnosis: Diagnosis) -> Iterator[str]:
+    """The memory plan as a property of the suite, where there is one."""
+    if diagnosis.plan is not None:
+        from vllm_doctor.reports import memory
+
+        told = f"{memory.sentence(diagnosis, diagnosis.plan)} {memory.cache_sentence(diagnosis.plan)}"
+        yield f"      <property{_attributes(name='memory', value=told)}/>"
 
 
 class _Case:

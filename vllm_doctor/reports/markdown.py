@@ -2,13 +2,20 @@
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from vllm_doctor import __version__
 from vllm_doctor.diagnose import Diagnosis, Status
 from vllm_doctor.finding import Finding, Fix, Severity
 from vllm_doctor.reports import summary, words
 
+if TYPE_CHECKING:
+    from vllm_doctor.reports.memory import Table
+
 SIGNS = {Severity.ERROR: "❌", Severity.WARNING: "⚠️", Severity.INFO: "ℹ️"}  # noqa: RUF001 - the sign for a note
+
+# A code block of GitHub holds so many columns without a scroll bar, beside its sidebar too.
+BAR_WIDTH = 76
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$])")
 # A mention or a reference to an issue would notify people and link where nothing is meant.
@@ -38,6 +45,7 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     for finding in diagnosis.findings:
         yield ""
         yield from _finding(finding)
+    yield from _memory(diagnosis)
     yield from _corrected(diagnosis)
     yield from _crashed(diagnosis)
     yield from _not_evaluated(diagnosis)
@@ -65,6 +73,42 @@ def _fix(fix: Fix) -> Iterator[str]:
         yield from (f"- {escape(change)}" for change in changes)
     if fix.command is not None:
         yield from _fenced(words.command_line(fix.command))
+
+
+def _memory(diagnosis: Diagnosis) -> Iterator[str]:
+    if (planned := diagnosis.plan) is None:
+        return
+    from vllm_doctor.memory import drawing
+    from vllm_doctor.reports import memory
+
+    yield ""
+    yield f"### {memory.HEADING}"
+    yield ""
+    yield escape(memory.sentence(diagnosis, planned))
+    yield ""
+    yield "```text"
+    yield drawing.bar(planned.plan, BAR_WIDTH)[0].strip()
+    yield "```"
+    yield ""
+    yield "| part | size | |"
+    yield "|---|--:|---|"
+    signs = {part.name: part.sign for part in drawing.parts(planned.plan)}
+    for part in memory.parts(planned):
+        yield f"| {signs.get(part.name, '·')} {part.name} | {part.size} | {escape(part.told)} |"
+    yield ""
+    yield escape(memory.cache_sentence(planned))
+    yield from _table(memory.table(planned))
+
+
+def _table(table: "Table") -> Iterator[str]:
+    if not table.rows:
+        return
+    yield ""
+    yield f"| context | {' | '.join(table.headings)} |"
+    yield f"|--:{'|--:' * len(table.headings)}|"
+    for length, cells, asked in table.rows:
+        shown = (length, *cells)
+        yield f"| {' | '.join(f'**{cell}**' if asked else cell for cell in shown)} |"
 
 
 def _corrected(diagnosis: Diagnosis) -> Iterator[str]:

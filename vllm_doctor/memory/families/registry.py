@@ -25,6 +25,7 @@ kimi = Lazily("kimi")
 latent = Lazily("latent")
 lightning = Lazily("lightning")
 linear_hybrid = Lazily("linear_hybrid")
+mllama = Lazily("mllama")
 recent = Lazily("recent")
 relatives = Lazily("relatives")
 singles = Lazily("singles")
@@ -93,6 +94,7 @@ _OWN: Mapping[str, Reader] = {
     "MiniMaxM3SparseForCausalLM": sparse.read_minimax_m3,
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
+    "MllamaForConditionalGeneration": mllama.read_mllama,
     "MolmoModel": inside.read_molmo,
     "InternS2MobiusModel": inside.read_mobius,
     "MBartDecoderNoPos": encoder_decoder.read_nemotron_parse,
