@@ -40,6 +40,12 @@ from vllm_doctor.triage import reader
         ("[pod/vllm-0/vllm] ERROR 05-01 12:00:00 [a.py:1] boom", "", "boom"),
         ("vllm-0 vllm (EngineCore pid=7) ERROR 05-01 12:00:00 [a.py:1] boom", "EngineCore", "boom"),
         ("[1,0]<stderr>:ERROR 05-01 12:00:00 [a.py:1] boom", "", "boom"),
+        (
+            "INFO 2025-11-19T20:16:36.096675816Z [resource.labels.containerName: vllm] (EngineCore_DP0 pid=270) "
+            "ERROR 11-19 12:16:36 [v1/engine/core.py:842] boom",
+            "EngineCore_DP0",
+            "boom",
+        ),
         ("node01: ERROR 05-01 12:00:00 [a.py:1] boom", "", "boom"),
         ("[default0]:ERROR 05-01 12:00:00 [a.py:1] boom", "", "boom"),
         ("ERROR:    [Errno 98] taken", "", "[Errno 98] taken"),

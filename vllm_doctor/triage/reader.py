@@ -31,11 +31,12 @@ _PREFIXES = re.compile(
     # (EngineCore_DP0 pid=68), (APIServer pid=1), (RayWorkerWrapper pid=3, ip=10.0.0.2), (VllmWorker rank=1 pid=70)
     r"\((?P<process>[A-Za-z][\w.:\-]{0,60})(?: rank=\d{1,6}| TP\d{1,3})?,? (?:pid=\d{1,9}|ip=[\w.:]{1,40})[^()]{0,60}\)"
     r"|\[(?:rank|Rank |default)?\d{1,4}\]:"
-    # Others who pass lines on: CloudWatch, mpirun, kubectl, Unsloth, docker's files; srun, stern and collectors of
-    # logs, before what vLLM itself writes.
+    # Others who pass lines on: CloudWatch, mpirun, kubectl, Google Cloud, Unsloth, docker's files; srun, stern and
+    # collectors of logs, before what vLLM itself writes.
     r"|\d{10,13},\"{0,2}"
     r"|\[\d{1,4},\d{1,4}\]<std(?:out|err)>:"
     r"|\[pod/[\w.\-/]{1,160}\]"
+    r"|\[resource\.labels\.\w{1,40}: [\w.\-/]{1,160}\]"
     r"|vLLM STD(?:OUT|ERR):"
     r"|\{\"log\":\""
     r"|(?:[a-z0-9][\w.\-]{0,80}(?: [a-z0-9][\w.\-]{0,60})?:? {1,4}|\{\"(?:message|msg|textPayload|line)\": ?\")"
@@ -45,7 +46,7 @@ _PREFIXES = re.compile(
     r"|time=\"?[^\" ]{10,40}\"? level=(?P<format>\w{4,8}) msg="
     rf"|(?P<klog>I)\d{{4}} {_TIME} {{1,8}}\d{{1,8}} (?!pb_stub\.cc)[\w./\-]{{1,80}}:\d{{1,6}}\]"
     # ERROR 01-20 13:03:50 [core.py:12], INFO 08-05 12:39:06 serving_chat.py:118], ERROR 2025-01-20 13:03:50,123 ...
-    rf"|{_LEVEL}:? {{1,5}}(?:{_DATE}[ T])?{_TIME}(?: \[?[\w./\-]{{1,80}}:\d{{1,6}}\])?"
+    rf"|{_LEVEL}:? {{1,5}}(?:{_DATE}[ T])?{_TIME}Z?(?: \[?[\w./\-]{{1,80}}:\d{{1,6}}\])?"
     rf"|\[?{_DATE}[ T]{_TIME}(?:Z|[+-]\d{{2}}:?\d{{2}})?\]?(?: ?[-|:])?"
     # journald: Jun 30 13:53:19 host vllm[123]:
     rf"|[A-Z][a-z]{{2}} [ \d]\d {_TIME} [\w.\-]{{1,64}} [\w.@\-/]{{1,64}}(?:\[\d{{1,9}}\])?:"

@@ -8,9 +8,10 @@ from vllm_doctor.triage.signature import Role
 # The frames of one traceback stand within so many lines of its last line.
 TRACEBACK_LINES = 90
 
-# Of the frames of one traceback, the one that says most. A capture runs the model's forward as a profile run does, and
-# the profile run is called from the start of the engine, so that the inner ones come first.
-FRAME_ORDER = ("capture", "warmup", "profile", "kv", "load", "init", "serving")
+# Of the frames of one traceback, the one that says most. The sampler is warmed up by the function that captures, a
+# capture runs the model's forward as a profile run does, and the profile run is called from the start of the engine, so
+# that the inner ones come first.
+FRAME_ORDER = ("warmup", "capture", "profile", "kv", "load", "init", "serving")
 
 # The order in which a start passes its stages. A log above which a line stands, and one that begins with its last line
 # (as consoles of clouds show it), got as far as the last of them.
