@@ -24,6 +24,8 @@ KINDS = {
     CacheKind.LATENT: "MLAAttention",
     CacheKind.CROSS: "CrossAttention",
     CacheKind.STATE: "Mamba",
+    CacheKind.SLIDING_LATENT: "SlidingWindowMLA",
+    CacheKind.RING: "CircularBuffer",
 }
 # A norm of the embedding's stage, or a bias that vLLM leaves out: some kilobytes of billions.
 TOLERANCE = 1e-4
