@@ -17,6 +17,10 @@ from vllm_doctor.triage.literals import literals
         (r"\[rank\d\]: failed", {"]: failed"}),
         (r"say 'hello there'", {"hello there"}),
         ("one two|three four", {"one two", "three four"}),
+        ("(?:没有|无法).{0,6}函数调用", {"函数调用"}),
+        ("超时", {"超时"}),
+        ("中|文", set()),
+        ("zu groß", {"zu gro"}),
     ],
 )
 def test_the_best_literals(expression: str, expected: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+# In bytes: two characters of Chinese are as rare as six letters.
 MINIMUM_LENGTH = 4
 
 # What may differ between the source and a text that quotes it (escaped, typographic): no part of a literal.
@@ -11,13 +12,13 @@ _QUANTIFIERS = frozenset("?*+{")
 
 
 def literals(pattern: str) -> frozenset[str]:
-    """Literals in lower case, of four characters or more; empty where some match may contain none.
+    """Literals in lower case, of four bytes or more; empty where some match may contain none.
 
     Either the longest run of plain characters, or, where that is better, one run of each alternative of a group.
     """
     options = list(_options(pattern, 0, len(pattern)))
-    best = max(options, key=lambda found: min(map(len, found)), default=frozenset[str]())
-    return best if best and min(map(len, best)) >= MINIMUM_LENGTH else frozenset()
+    best = max(options, key=_shortest, default=frozenset[str]())
+    return best if best and _shortest(best) >= MINIMUM_LENGTH else frozenset()
 
 
 def required(pattern: str) -> tuple[frozenset[str], ...]:
@@ -29,7 +30,7 @@ def _options(pattern: str, start: int, end: int) -> Iterator[frozenset[str]]:
     """Sets of runs between two places outside groups: any one of these sets will do."""
     branches = _branches(pattern, start, end)
     if len(branches) > 1:
-        chosen = [max(_options(pattern, *b), key=lambda f: min(map(len, f)), default=None) for b in branches]
+        chosen = [max(_options(pattern, *b), key=_shortest, default=None) for b in branches]
         if all(chosen):
             yield frozenset(run for found in chosen if found for run in found)
         return
@@ -39,7 +40,7 @@ def _options(pattern: str, start: int, end: int) -> Iterator[frozenset[str]]:
         step, literal = _token(pattern, place)
         after = place + step
         optional = after < end and pattern[after] in _QUANTIFIERS
-        if literal is not None and not optional and literal not in _QUOTES and literal.isascii():
+        if literal is not None and not optional and literal not in _QUOTES and _is_of_one_case(literal):
             run.append(literal)
         else:
             yield from _whole(run)
@@ -48,6 +49,16 @@ def _options(pattern: str, start: int, end: int) -> Iterator[frozenset[str]]:
                 yield from _options(pattern, _inside(pattern, place), after - 1)
         place = after
     yield from _whole(run)
+
+
+def _shortest(runs: frozenset[str]) -> int:
+    """The length of the shortest run in bytes."""
+    return min(len(run.encode()) for run in runs)
+
+
+def _is_of_one_case(character: str) -> bool:
+    """Whether lower case of bytes finds it in any case: ASCII, and the letters of scripts without upper case."""
+    return character.isascii() or (character.isalpha() and character.lower() == character.upper())
 
 
 def _whole(run: list[str]) -> Iterator[frozenset[str]]:

@@ -55,7 +55,7 @@ class Signature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One message, in all its wordings.
 
     `patterns` are RE2 expressions for one line without its prefixes, in any letter case; every one of them holds a
-    literal of four characters or more outside brackets (the prefilter looks for it). `stages` limits the match to
+    literal of four bytes or more outside brackets (the prefilter looks for it). `stages` limits the match to
     stages of the start. `by_stage` gives another cause for a stage. `unless` is an expression that the line must not
     match. `needs` and `not_with` name signatures that must, or must not, have matched anywhere in the text. `outranks`
     names causes and signatures that this one explains away. `quiet_levels` takes part of lines up to WARNING too.
