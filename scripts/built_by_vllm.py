@@ -53,8 +53,8 @@ def register(config: dict[str, Any]) -> None:
 
 def cache_of(spec: Any) -> tuple[Any, ...]:
     """Kind, heads on this rank, head size, window, elements of the states."""
-    # R-SWA keeps what a prompt has, and is weighed by vLLM as full attention.
-    kind = type(spec).__name__.removesuffix("Spec").replace("RSWA", "FullAttention")
+    # R-SWA keeps what a prompt has, learned sinks are blocks of nobody: both are weighed by vLLM as full attention.
+    kind = type(spec).__name__.removesuffix("Spec").replace("RSWA", "FullAttention").replace("SinkFull", "Full")
     if hasattr(spec, "shapes"):
         elements = 0
         for shape in spec.shapes:

@@ -23,6 +23,7 @@ kimi = Lazily("kimi")
 latent = Lazily("latent")
 lightning = Lazily("lightning")
 linear_hybrid = Lazily("linear_hybrid")
+pangu = Lazily("pangu")
 recent = Lazily("recent")
 relatives = Lazily("relatives")
 singles = Lazily("singles")
@@ -39,7 +40,8 @@ _OWN: Mapping[str, Reader] = {
     "LongcatFlashForCausalLM": latent.read_longcat,
     "HYV4ForCausalLM": hyper.read_hy_v4,
     "LongcatFlashNgramForCausalLM": latent.read_longcat_ngram,
-    "PanguUltraMoEForCausalLM": recent.read_pangu_ultra,
+    "PanguProMoEV2ForCausalLM": pangu.read_pangu,
+    "PanguUltraMoEForCausalLM": pangu.read_pangu,
     "MiniCPM3ForCausalLM": latent.read_minicpm3,
     "KimiLinearForCausalLM": kimi.read_kimi_linear,
     "BailingMoeV3ForCausalLM": linear_hybrid.read_ling_3,
