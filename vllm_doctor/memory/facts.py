@@ -76,6 +76,8 @@ class CacheKind(str, Enum):
     LATENT = "latent"
     CROSS = "cross"
     STATE = "state"
+    SLIDING_LATENT = "sliding-latent"
+    RING = "ring"
 
 
 class StateTensor(Facts, frozen=True):
@@ -96,7 +98,8 @@ class Cache(Facts, frozen=True):
 
     `window` is the sliding window or the chunk in tokens. `value_size` 0: no separate values (MLA). `state_name` is
     vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`, `ling_kda`).
-    `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it.
+    `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it. A cache may store a number
+    for every `tokens_per_state` tokens, in blocks of `block` tokens where the launch does not say how many.
     """
 
     kind: CacheKind
@@ -107,6 +110,8 @@ class Cache(Facts, frozen=True):
     states: tuple[StateTensor, ...] = ()
     state_name: str = ""
     own_element_bytes: int | None = None
+    tokens_per_state: int = 1
+    block: int | None = None
 
 
 class Layer(Facts, frozen=True):

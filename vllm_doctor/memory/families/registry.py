@@ -16,8 +16,10 @@ from vllm_doctor.memory.families.towers import Towers
 Reader = Callable[[Config], Architecture]
 
 encoder_decoder = Lazily("encoder_decoder")
+glm_next = Lazily("glm_next")
 hybrid = Lazily("hybrid")
 hyper = Lazily("hyper")
+inkling = Lazily("inkling")
 inside = Lazily("inside")
 kimi = Lazily("kimi")
 latent = Lazily("latent")
@@ -36,6 +38,7 @@ _OWN: Mapping[str, Reader] = {
     "DeepseekV32ForCausalLM": latent.read_latent,
     "AXK1ForCausalLM": singles.read_axk1,
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
+    "Glm5NextForCausalLM": glm_next.read_glm_next,
     "GlmMoeDsaForCausalLM": latent.read_corrected,
     "LongcatFlashForCausalLM": latent.read_longcat,
     "HYV4ForCausalLM": hyper.read_hy_v4,
@@ -79,6 +82,7 @@ _OWN: Mapping[str, Reader] = {
     "MiniMaxM1ForCausalLM": lightning.read_minimax_01,
     "MiniMaxText01ForCausalLM": lightning.read_minimax_01,
     "BailingMoeV2_5ForCausalLM": lightning.read_ling_25,
+    "InklingForCausalLM": inkling.read_inkling,
     "K2HorizonForCausalLM": recent.read_k2_horizon,
     "MistralLarge3ForCausalLM": latent.read_deepseek,
     "SarvamMLAForCausalLM": recent.read_sarvam_latent,

@@ -36,12 +36,14 @@ class Spec(NamedTuple):
         match self.kind:
             case CacheKind.FULL | CacheKind.LATENT:
                 return cdiv(cdiv(max_model_len, dcp), self.block)
-            case CacheKind.SLIDING:
+            case CacheKind.SLIDING | CacheKind.SLIDING_LATENT:
                 return cdiv(min(self.window - 1 + in_flight, max_model_len), self.block) + 1
             case CacheKind.CHUNKED:
                 return cdiv(min(self.window + in_flight, max_model_len), self.block)
             case CacheKind.CROSS:
                 return cdiv(encoder_tokens, self.block)
+            case CacheKind.RING:
+                return 1
             case _:
                 return self.states
 
@@ -63,7 +65,8 @@ def attention_token_bytes(cache: Cache, settings: LaunchSettings, model_bytes: i
         heads = 1
     else:
         size = cache_head_bytes(kv_dtype, model_bytes, cache.head_size, cache.value_size)
-        heads = max(1, cache.kv_heads // settings.tensor_parallel_size)
+        divided = 1 if cache.kind is CacheKind.RING else settings.tensor_parallel_size
+        heads = max(1, cache.kv_heads // divided)
     if cache.own_element_bytes is not None:
         size = (cache.head_size + cache.value_size) * cache.own_element_bytes
     if size is None:
@@ -202,10 +205,20 @@ def rank_specs(
             page = max(padded, size) if padded is not None else size
             return Spec(cache.kind, state_block, page, states=_state_blocks(cache, settings, release, align) + exported)
         token = attention_token_bytes(cache, settings, model_bytes)
-        return Spec(cache.kind, block, block * token, window=cache.window or 0)
+        own = _own_block(cache, settings) or block
+        return Spec(cache.kind, own, own // cache.tokens_per_state * token, window=cache.window or 0)
 
     kinds = (*architecture.kinds, *(draft.kinds if draft is not None else ()))
     return tuple(tuple(one(c) for c in kind.caches) for kind in kinds)
+
+
+def _own_block(cache: Cache, settings: LaunchSettings) -> int | None:
+    """Tokens of a block that the layer sets itself; a ring has room for the drafts (glm5next/common/attention.py)."""
+    if cache.kind is not CacheKind.RING or cache.block is None:
+        return cache.block
+    speculative = settings.draft.tokens if settings.draft is not None else 0
+    turns = cdiv(cache.block + speculative, cache.block)
+    return int(cache.block * 2 ** (turns - 1).bit_length())
 
 
 def _state_blocks(cache: Cache, settings: LaunchSettings, release: Release, align: bool) -> int:

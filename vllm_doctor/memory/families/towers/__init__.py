@@ -51,6 +51,7 @@ TOWERS: Mapping[str, str] = {
     "Glm4vForConditionalGeneration": "glm.glm4v",
     "Glm4vMoeForConditionalGeneration": "glm.glm4v",
     "GlmOcrForConditionalGeneration": "glm.glm_ocr",
+    "Glm5NextForConditionalGeneration": "glm.glm_next",
     "Gemma3nForConditionalGeneration": "gemma.gemma3n",
     "Gemma4ForConditionalGeneration": "gemma.gemma4",
     "Gemma4UnifiedForConditionalGeneration": "gemma.gemma4_unified",
@@ -142,6 +143,7 @@ TOWERS: Mapping[str, str] = {
     "MiDashengLMModel": "speech.dasheng",
     "FireRedASR2ForConditionalGeneration": "speech.fire_red",
     "FunASRForConditionalGeneration": "speech.fun_asr",
+    "InklingForConditionalGeneration": "folding.inkling",
 }
 
 
@@ -164,6 +166,7 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "Phi4MMForCausalLM": "Phi3ForCausalLM",
     "Ernie4_5_VLMoeForConditionalGeneration": "Ernie4_5_VLMoeForCausalLM",
     "GLM4VForCausalLM": "ChatGLMModel",
+    "Glm5NextForConditionalGeneration": "Glm5NextForCausalLM",
     "Phi4ForCausalLMV": "Phi3ForCausalLM",
     "Granite4VisionForConditionalGeneration": "GraniteForCausalLM",
     "KeyeForConditionalGeneration": "Qwen3ForCausalLM",
@@ -178,6 +181,7 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "KimiK3ForConditionalGeneration": "KimiLinearForCausalLM",
     "FireRedASR2ForConditionalGeneration": "Qwen2ForCausalLM",
     "FunASRForConditionalGeneration": "Qwen3ForCausalLM",
+    "InklingForConditionalGeneration": "InklingForCausalLM",
 }
 
 
