@@ -18,7 +18,14 @@ _ALWAYS = frozenset({"--model", "--config", "--help"})
 def cautions(planned: Planned) -> tuple[str, ...]:
     """What to know before the verdict is believed, one sentence each."""
     flags = of_flags(planned.launch, planned.release)
-    return (*_runs(planned), *_context(planned), *_idle(planned), *flags)
+    return (*_runs(planned), *_host(planned), *_context(planned), *_idle(planned), *flags)
+
+
+def _host(planned: Planned) -> Iterator[str]:
+    """Tables in the host's memory (0.32 config/engram.py: cpu_offload is on by default)."""
+    size = planned.architecture.host_bytes
+    if size and not planned.settings.tables_on_gpu:
+        yield f"{size / 2**30:.1f} GiB of tables of n-grams lie in the host's memory, pinned: it has to have them."
 
 
 def of_flags(launch: Launch, release: Release | None) -> Iterator[str]:

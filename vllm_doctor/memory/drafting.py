@@ -46,6 +46,8 @@ def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft:
     try:
         if draft is not None:
             return _named(asked, target, config, draft)
+        if asked.method == "dspark":
+            return _own_dspark(target, config)
         return _mtp(asked, target, config) if asked.method in MTP_METHODS else None
     except ConfigError:
         return None
@@ -54,10 +56,20 @@ def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft:
 def _mtp(asked: DraftModel, target: Architecture, config: str) -> Architecture:
     from vllm_doctor.memory.families.mtp import read_mtp  # Most plans have no draft.
 
+    return read_mtp(_text_of(target, config), target, asked.tokens)
+
+
+def _text_of(target: Architecture, config: str) -> Config:
     values = parse(config)
     text = text_part(values)
-    outer = None if text is values else values
-    return read_mtp(Config(text, target.model_type, outer), target, asked.tokens)
+    return Config(text, target.model_type, None if text is values else values)
+
+
+def _own_dspark(target: Architecture, config: str) -> Architecture | None:
+    """The layers of DSpark that a model brings along: its own config is the draft's (0.32 config/speculative.py)."""
+    from vllm_doctor.memory.families.drafts import read_draft
+
+    return read_draft(_text_of(target, config), target, "dspark")
 
 
 def _named(asked: DraftModel, target: Architecture, config: str, draft: str) -> Architecture:

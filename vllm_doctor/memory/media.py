@@ -72,6 +72,7 @@ _UNDIVIDED = frozenset(
         "ColQwen3_5",
         "Cosmos3EdgeForConditionalGeneration",
         "Cosmos3ForConditionalGeneration",
+        "DeepseekV41ForCausalLM",
         "Dots3NoteForCausalLM",
         "DotsOCRForCausalLM",
         "Eagle2_5_VLForConditionalGeneration",

@@ -11,6 +11,12 @@ SCALE_BYTES = 4
 MXFP4_WIDTH_MULTIPLE = 128
 MXFP4_HIDDEN_MULTIPLE = 256
 
+# Ways to pack routed experts alone.
+_EXPERTS = {
+    "mxfp4": Quantization(method="mxfp4", bits=4, group=32, float_format=True),
+    "nvfp4": Quantization(method="nvfp4", bits=4, group=16, static_activations=True, float_format=True),
+}
+
 
 def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_bytes: int) -> int:
     """Bytes of a linear layer's part of a rank: numbers, scales and zeros.
@@ -20,6 +26,8 @@ def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_
     (NVFP4: an FP8 scale per 16 and two fp32 numbers), mxfp4.py (a byte per 32).
     """
     columns = max(part.columns, 1)
+    if quantization.experts is not None and tensor.split in EXPERT_SPLITS:
+        quantization = _EXPERTS[quantization.experts]
     if quantization.method == "mxfp4" and tensor.split in EXPERT_SPLITS:
         return _mxfp4_bytes(tensor, part)
     numbers = part.elements * quantization.bits // 8
@@ -29,7 +37,7 @@ def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_
 def _scale_bytes(rows: int, columns: int, quantization: Quantization, model_bytes: int) -> int:
     if quantization.block is not None:
         block_rows, block_columns = quantization.block
-        return -(-rows // block_rows) * -(-columns // block_columns) * SCALE_BYTES
+        return -(-rows // block_rows) * -(-columns // block_columns) * quantization.scale_bytes
     match quantization.method:
         case "nvfp4":
             return rows * (columns // max(1, quantization.group)) + 2 * SCALE_BYTES

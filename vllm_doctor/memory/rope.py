@@ -28,8 +28,11 @@ _WITHOUT = frozenset(
 def rope_elements(text: Config, base: Architecture, positions: int) -> int:
     """Elements of the cos/sin tables (0.32 layers/rotary_embedding): rows x rotary size, one per distinct table.
 
-    Linear and dynamic scaling make the table longer by their factor; yarn's has the scaled length.
+    Linear and dynamic scaling make the table longer by their factor; yarn's has the scaled length. Readers of models
+    with tables of their own kind have counted them.
     """
+    if base.rope_elements:
+        return base.rope_elements
     if not base.attention_heads:
         return 0
     if text.text("position_embedding_type") == "nope" or text.model_type in _WITHOUT:

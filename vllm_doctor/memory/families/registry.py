@@ -15,6 +15,8 @@ from vllm_doctor.memory.families.towers import Towers
 
 Reader = Callable[[Config], Architecture]
 
+deepseek_v4 = Lazily("deepseek_v4")
+deepseek_v41 = Lazily("deepseek_v41")
 encoder_decoder = Lazily("encoder_decoder")
 glm_next = Lazily("glm_next")
 hybrid = Lazily("hybrid")
@@ -36,6 +38,8 @@ _OWN: Mapping[str, Reader] = {
     "DeepseekV2ForCausalLM": latent.read_deepseek,
     "DeepseekV3ForCausalLM": latent.read_deepseek,
     "DeepseekV32ForCausalLM": latent.read_latent,
+    "DeepseekV4ForCausalLM": deepseek_v4.read_v4,
+    "DeepseekV41TextModel": deepseek_v41.read_v41,
     "AXK1ForCausalLM": singles.read_axk1,
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
     "Glm5NextForCausalLM": glm_next.read_glm_next,

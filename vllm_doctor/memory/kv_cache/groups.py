@@ -5,17 +5,11 @@ from typing import NamedTuple
 
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.facts import CacheKind, Release
-from vllm_doctor.memory.kv_cache.specs import Spec, cdiv
+from vllm_doctor.memory.kv_cache.packing import block_bytes, is_packed, packed_layers
+from vllm_doctor.memory.kv_cache.specs import Placed, Spec, cdiv
 
 FULL_KINDS = (CacheKind.FULL, CacheKind.LATENT)
 LOCAL_KINDS = (CacheKind.SLIDING, CacheKind.CHUNKED)
-
-
-class Placed(NamedTuple):
-    """One cache of one layer, and the pipeline stage that holds it."""
-
-    spec: Spec
-    stage: int
 
 
 class Group(NamedTuple):
@@ -33,11 +27,23 @@ def make_groups(layers: Sequence[Placed], stages: int, release: Release, hybrid_
     """
     if not layers:
         return ()
+    if is_packed(layers):
+        return _packed(layers, stages, release, hybrid_manager)
     if not hybrid_manager:
         layers = promoted(layers)
     if _uniform_type([p.spec for p in layers]):
         return (_group(layers, stages),)
     return _split_groups(unified(layers), stages, release)
+
+
+def _packed(layers: Sequence[Placed], stages: int, release: Release, hybrid_manager: bool) -> tuple[Group, ...]:
+    """Groups that share one size of block, whatever their own layers need of it."""
+    if not hybrid_manager:
+        what = "--disable-hybrid-kv-cache-manager: how the caches of this model are laid out then is not known"
+        raise DoctorError(what, "leave the flag out")
+    groups = packed_layers(layers, release)
+    sizes = tuple(block_bytes([[p for p in g if p.stage == s] for g in groups], release) for s in range(stages))
+    return tuple(Group(g[0].spec, tuple({p.spec for p in g}), sizes) for g in groups)
 
 
 def promoted(layers: Sequence[Placed]) -> Sequence[Placed]:

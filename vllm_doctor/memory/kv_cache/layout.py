@@ -7,8 +7,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from vllm_doctor.memory.facts import Architecture, CacheKind, Device, LaunchSettings, Release
-from vllm_doctor.memory.kv_cache.groups import Group, Placed, make_groups
-from vllm_doctor.memory.kv_cache.specs import Spec, rank_specs, served_dtype
+from vllm_doctor.memory.kv_cache.groups import Group, make_groups
+from vllm_doctor.memory.kv_cache.specs import Placed, Spec, rank_specs, served_dtype
 from vllm_doctor.memory.stages import stage_of_layers
 
 GIB = 2**30

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8, latent_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
+from vllm_doctor.memory.kv_cache.records import page_bytes, ring_tokens
 
 DEFAULT_BLOCK = 16
 # vLLM for CPU, 0.32 platforms/cpu.py check_and_update_config; its MLA kernel takes 16 only.
@@ -46,6 +47,13 @@ class Spec(NamedTuple):
                 return 1
             case _:
                 return self.states
+
+
+class Placed(NamedTuple):
+    """One cache of one layer, and the pipeline stage that holds it."""
+
+    spec: Spec
+    stage: int
 
 
 def cdiv(number: int, by: int) -> int:
@@ -204,6 +212,10 @@ def rank_specs(
             size = state_bytes(cache, settings, architecture, model_bytes)
             page = max(padded, size) if padded is not None else size
             return Spec(cache.kind, state_block, page, states=_state_blocks(cache, settings, release, align) + exported)
+        if cache.record:
+            own = ring_tokens(settings) if cache.kind is CacheKind.RING else cache.block or block
+            page = page_bytes(cache, own, architecture, settings, device)
+            return Spec(cache.kind, own, page, window=cache.window or 0)
         token = attention_token_bytes(cache, settings, model_bytes)
         own = _own_block(cache, settings) or block
         return Spec(cache.kind, own, own // cache.tokens_per_state * token, window=cache.window or 0)

@@ -78,6 +78,8 @@ TOWERS: Mapping[str, str] = {
     "DeepseekOCRForCausalLM": "deepseek.ocr",
     "DeepseekOCR2ForCausalLM": "deepseek.ocr2",
     "UnlimitedOCRForCausalLM": "deepseek.ocr",
+    "DeepseekV4ForConditionalGeneration": "deepseek.v4",
+    "DeepseekV41ForCausalLM": "deepseek.v4_1",
     "Step3VLForConditionalGeneration": "deepseek.step3",
     "Ovis2_5": "navit.ovis2_5",
     "Ovis2_6ForCausalLM": "navit.ovis2_5",
@@ -149,6 +151,8 @@ TOWERS: Mapping[str, str] = {
 
 # Architectures whose config does not say which language model they have inside.
 LANGUAGE_MODELS: Mapping[str, str] = {
+    "DeepseekV4ForConditionalGeneration": "DeepseekV4ForCausalLM",
+    "DeepseekV41ForCausalLM": "DeepseekV41TextModel",
     "OpenVLAForActionPrediction": "LlamaForCausalLM",
     "Moondream3ForCausalLM": "Moondream3TextModel",
     "HfMoondream": "Moondream3TextModel",
