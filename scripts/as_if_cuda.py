@@ -25,6 +25,7 @@ COMPILED = (
     "vllm.vllm_flash_attn",
     "vllm.vllm_flash_attn.flash_attn_interface",
     "deep_gemm",
+    "vllm.third_party.deep_gemm",
 )
 CAPABILITY = (9, 0)
 NAME = "NVIDIA H100 80GB HBM3"

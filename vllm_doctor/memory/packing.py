@@ -1,6 +1,9 @@
 """Bytes of a tensor on one rank, packed as its quantization method packs it."""
 
 from functools import lru_cache
+from math import gcd
+
+from msgspec.structs import replace
 
 from vllm_doctor.memory.facts import Quantization, Split, Tensor
 from vllm_doctor.memory.sharding import Shard
@@ -11,6 +14,8 @@ SCALE_BYTES = 4
 MXFP4_WIDTH_MULTIPLE = 128
 MXFP4_HIDDEN_MULTIPLE = 256
 
+# Blocks of FP8 are cut no smaller (0.32 fused_moe/oracle/fp8.py).
+_SMALLEST_BLOCK = 32
 # Ways to pack routed experts alone.
 _EXPERTS = {
     "mxfp4": Quantization(method="mxfp4", bits=4, group=32, float_format=True),
@@ -30,8 +35,23 @@ def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_
         quantization = _EXPERTS[quantization.experts]
     if quantization.method == "mxfp4" and tensor.split in EXPERT_SPLITS:
         return _mxfp4_bytes(tensor, part)
+    if quantization.block is not None and tensor.split in EXPERT_SPLITS:
+        quantization = replace(quantization, block=_refined(tensor, part, quantization.block))
     numbers = part.elements * quantization.bits // 8
     return numbers + part.copies * _scale_bytes(part.rows, columns, quantization, model_bytes)
+
+
+def _refined(tensor: Tensor, part: Shard, block: tuple[int, int]) -> tuple[int, int]:
+    """Blocks of experts that ranks cannot share out become smaller; gate and up stand in one matrix.
+
+    0.32 fused_moe/oracle/fp8.py refine_fp8_moe_block_shape.
+    """
+    rows, columns = part.rows // 2, part.columns
+    width, hidden = (rows, columns) if tensor.split is Split.EXPERT_ROWS else (columns, part.rows)
+    if not width or not any(width % side for side in block):
+        return block
+    side = gcd(*block, width, hidden)
+    return block if side < _SMALLEST_BLOCK else (side, side)
 
 
 def _scale_bytes(rows: int, columns: int, quantization: Quantization, model_bytes: int) -> int:

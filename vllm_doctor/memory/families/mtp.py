@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, CacheKind, Layer, Split
-from vllm_doctor.memory.families import deepseek_v4, glm_next, hyper, inkling, kimi
+from vllm_doctor.memory.families import deepseek_v4, dots, glm_next, hyper, inkling, kimi
 from vllm_doctor.memory.families.decoder import shape_of
 from vllm_doctor.memory.families.draft_parts import MOST, drafted, grown
 from vllm_doctor.memory.families.hybrid import nemotron_pattern
@@ -40,7 +40,8 @@ def read_mtp(config: Config, target: Architecture, tokens: int = 0) -> Architect
     count = 0 if _built(target) & _LENT_HEADS else len(layers) if own else 1
     heads = (head(target.vocabulary_size, hidden),) * count
     found = drafted(config, target, layers, hidden, heads)
-    borrows = ("embedding",) if own else ("embedding", "head")
+    borrows = () if _built(target) & _OWN_EMBEDDINGS else ("embedding",)
+    borrows = borrows if own else (*borrows, "head")
     return replace(found, quantization=target.quantization, borrows=borrows, approximations=(), exact=target.exact)
 
 
@@ -175,6 +176,13 @@ def _kimi_k3(config: Config, target: Architecture) -> tuple[Layer, ...]:
     return (grown(kimi.mtp_layer(config), *_joined(target.hidden_size)),) * _count(config)
 
 
+def _dots_note(config: Config, target: Architecture) -> tuple[Layer, ...]:
+    """Layers that each have a projection of their own, which is packed as the rest is (dots3_note/nvidia/mtp.py)."""
+    hidden = target.hidden_size
+    more = (*norms(3, hidden), *linear("eh_proj", hidden, 2 * hidden, Split.WHOLE))
+    return tuple(grown(layer, *more) for layer in dots.mtp_layers(config))
+
+
 def _glm_next(config: Config, target: Architecture) -> tuple[Layer, ...]:
     """Layers of latent attention with experts, and one residual (glm5next/common/mtp.py)."""
     return (grown(glm_next.mtp_layer(config), *_joined(target.hidden_size)),) * _count(config)
@@ -295,6 +303,7 @@ _MTP: Mapping[str, Block] = {
     "MiniMaxM3SparseForCausalLM": _minimax_m3,
     "HYV4ForCausalLM": _hunyuan_v4,
     "Glm5NextForCausalLM": _glm_next,
+    "Dots3NoteTextModel": _dots_note,
     "Qwen4ExpForCausalLM": _qwen4,
     "InklingForCausalLM": _inkling,
     "BailingMoeV2_5ForCausalLM": _ling(read_ling_25, None),
@@ -310,6 +319,9 @@ _MTP: Mapping[str, Block] = {
 # Each of these MTP layers has an lm_head of its own (step3p5_mtp.py has_own_lm_head).
 _OWN_HEADS = frozenset(("Step3p5ForCausalLM",))
 
+# Their checkpoints hold an embedding for the MTP layers (dots3_note/nvidia/mtp.py has_own_embed_tokens).
+_OWN_EMBEDDINGS = frozenset(("Dots3NoteTextModel",))
+
 # These are built without an lm_head, for the target's (glm5next/common/mtp.py defer_lm_head).
 _LENT_HEADS = frozenset(("Glm5NextForCausalLM",))
 
@@ -324,6 +336,7 @@ MTP_LAYERS = frozenset(
         "DeepSeekMTPModel",
         "DeepSeekV4MTPModel",
         "DeepseekV32MTPModel",
+        "Dots3NoteMTPModel",
         "ErnieMTPModel",
         "Exaone4_5_MTP",
         "ExaoneMoeMTP",

@@ -17,6 +17,7 @@ Reader = Callable[[Config], Architecture]
 
 deepseek_v4 = Lazily("deepseek_v4")
 deepseek_v41 = Lazily("deepseek_v41")
+dots = Lazily("dots")
 encoder_decoder = Lazily("encoder_decoder")
 glm_next = Lazily("glm_next")
 hybrid = Lazily("hybrid")
@@ -40,6 +41,7 @@ _OWN: Mapping[str, Reader] = {
     "DeepseekV32ForCausalLM": latent.read_latent,
     "DeepseekV4ForCausalLM": deepseek_v4.read_v4,
     "DeepseekV41TextModel": deepseek_v41.read_v41,
+    "Dots3NoteTextModel": dots.read_dots_note,
     "AXK1ForCausalLM": singles.read_axk1,
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
     "Glm5NextForCausalLM": glm_next.read_glm_next,

@@ -4,6 +4,7 @@ from math import lcm
 from typing import NamedTuple
 
 from vllm_doctor.errors import DoctorError
+from vllm_doctor.memory.drafting import MTP_METHODS
 from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8, latent_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
 from vllm_doctor.memory.kv_cache.records import page_bytes, ring_tokens
@@ -18,12 +19,18 @@ LATENT_ALIGNMENT = 128
 DELTA_CHECKPOINTS_FROM: Release = (0, 33, 0)
 _DELTA_ALIGNMENT = 64
 _DELTA_KEY_SIZE = 128
+SLIDING = (CacheKind.SLIDING, CacheKind.SLIDING_LATENT)
+# In 0.28, and not in 0.20 yet.
+RETAINED_FROM: Release = (0, 28, 0)
 # The states of these keep one more block, the checkpoint of a prefill (mamba_mixer2.py, kda.py; 0.32).
 CHECKPOINTED = ("mamba2", "kda")
 
 
 class Spec(NamedTuple):
-    """A layer's cache on a rank: tokens and bytes of a block, `window` in tokens, `states` blocks a request needs."""
+    """A layer's cache on a rank: tokens and bytes of a block, `window` in tokens, `states` blocks a request needs.
+
+    `retained`: tokens that stay beyond the window.
+    """
 
     kind: CacheKind
     block: int
@@ -31,6 +38,7 @@ class Spec(NamedTuple):
     window: int = 0
     states: int = 0
     alignment: int = 1
+    retained: int = 0
 
     def blocks_of_request(self, max_model_len: int, in_flight: int, encoder_tokens: int, dcp: int) -> int:
         """The most blocks that one request can hold (v1/kv_cache_interface.py max_memory_usage_bytes, 0.32)."""
@@ -38,7 +46,7 @@ class Spec(NamedTuple):
             case CacheKind.FULL | CacheKind.LATENT:
                 return cdiv(cdiv(max_model_len, dcp), self.block)
             case CacheKind.SLIDING | CacheKind.SLIDING_LATENT:
-                return cdiv(min(self.window - 1 + in_flight, max_model_len), self.block) + 1
+                return cdiv(min(self.window - 1 + self.retained + in_flight, max_model_len), self.block) + 1
             case CacheKind.CHUNKED:
                 return cdiv(min(self.window + in_flight, max_model_len), self.block)
             case CacheKind.CROSS:
@@ -206,6 +214,7 @@ def rank_specs(
     align = prefix_caching(architecture, settings, release)
     exported = exports_checkpoints(architecture, settings, release, device)
     state_block = settings.mamba_block_size or (block if align else max_model_len)
+    retained = _retained(settings, release, draft)
 
     def one(cache: Cache) -> Spec:
         if cache.kind is CacheKind.STATE:
@@ -215,13 +224,27 @@ def rank_specs(
         if cache.record:
             own = ring_tokens(settings) if cache.kind is CacheKind.RING else cache.block or block
             page = page_bytes(cache, own, architecture, settings, device)
-            return Spec(cache.kind, own, page, window=cache.window or 0)
+            return Spec(
+                cache.kind, own, page, window=cache.window or 0, retained=retained if cache.kind in SLIDING else 0
+            )
         token = attention_token_bytes(cache, settings, model_bytes)
         own = _own_block(cache, settings) or block
-        return Spec(cache.kind, own, own // cache.tokens_per_state * token, window=cache.window or 0)
+        page = own // cache.tokens_per_state * token
+        return Spec(cache.kind, own, page, window=cache.window or 0, retained=retained if cache.kind in SLIDING else 0)
 
     kinds = (*architecture.kinds, *(draft.kinds if draft is not None else ()))
     return tuple(tuple(one(c) for c in kind.caches) for kind in kinds)
+
+
+def _retained(settings: LaunchSettings, release: Release, draft: Architecture | None) -> int:
+    """What several MTP layers read once more of what lies behind a window.
+
+    0.32 config/vllm.py num_prefill_lookahead_tokens, v1/core/kv_cache_utils.py get_kv_cache_configs.
+    """
+    asked = settings.draft
+    if asked is None or draft is None or asked.method not in MTP_METHODS or release < RETAINED_FROM:
+        return 0
+    return max(0, asked.tokens - 1) if min(len(draft.layers), asked.tokens) > 1 else 0
 
 
 def _own_block(cache: Cache, settings: LaunchSettings) -> int | None:
