@@ -7,6 +7,7 @@ from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.estimate import GIB, Estimate, gib
 from vllm_doctor.memory.facts import Architecture, LaunchSettings, Release
 from vllm_doctor.memory.kv_cache import kv_layout
+from vllm_doctor.memory.kv_cache.specs import takes_fp8_cache
 from vllm_doctor.memory.plan import Certainty, Plan, Verdict
 
 LEAST_WIDTH, MOST_WIDTH = 60, 120
@@ -120,7 +121,8 @@ def table(
     if plan.kv_cache.typical <= 0:
         return ()
     kinds = [("as launched", settings)]
-    if settings.kv_cache_dtype == "auto" and not architecture.is_attention_free and (plan.device.capability or 0) >= 80:
+    attends = not architecture.is_attention_free and takes_fp8_cache(architecture)
+    if settings.kv_cache_dtype == "auto" and attends and (plan.device.capability or 0) >= 80:
         kinds.append(("FP8 KV cache", replace(settings, kv_cache_dtype="fp8")))
     rows = [_row(plan, length, kinds, architecture, release, draft) for length in _lengths(plan, architecture)]
     head = f"  {'context':>9}  " + "  ".join(f"{name:>12}" for name, _ in kinds)

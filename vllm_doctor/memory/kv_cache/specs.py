@@ -3,10 +3,13 @@
 from math import lcm
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.drafting import MTP_METHODS
 from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8, latent_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
+from vllm_doctor.memory.implementation import built_as
 from vllm_doctor.memory.kv_cache.records import page_bytes, ring_tokens
 
 DEFAULT_BLOCK = 16
@@ -19,6 +22,11 @@ LATENT_ALIGNMENT = 128
 DELTA_CHECKPOINTS_FROM: Release = (0, 33, 0)
 _DELTA_ALIGNMENT = 64
 _DELTA_KEY_SIZE = 128
+# dots3 note's own backend (models/dots3_note/nvidia/attention.py, v1/attention/backends/mla/flashattn_mla_sparse.py).
+_WIDE_ONLY = frozenset(("Dots3NoteTextModel",))
+_WIDE = ("auto", "float16", "bfloat16")
+_WIDE_ERROR = "FlashAttnMLASparseImpl currently supports only FP16/BF16 KV cache."
+_WITHOUT_ROPE = frozenset(("Glm5NextForCausalLM",))
 SLIDING = (CacheKind.SLIDING, CacheKind.SLIDING_LATENT)
 # In 0.28, and not in 0.20 yet.
 RETAINED_FROM: Release = (0, 28, 0)
@@ -190,7 +198,9 @@ def block_tokens(
     attention = next((c for c in caches if c.kind is not CacheKind.STATE), None)
     if not architecture.is_hybrid or attention is None or state == 0:
         return block, None
-    token = attention_token_bytes(attention, settings, model_bytes)
+    # Here a packed latent counts as so many bytes as it has numbers.
+    plainly = replace(settings, kv_cache_dtype="fp8") if settings.kv_cache_dtype == "fp8_ds_mla" else settings
+    token = attention_token_bytes(attention, plainly, model_bytes)
     step = max(kernel, block, LATENT_ALIGNMENT if attention.kind is CacheKind.LATENT else 0)
     if exports_checkpoints(architecture, settings, release, device):
         step = lcm(step, _DELTA_ALIGNMENT)
@@ -284,16 +294,24 @@ def model_element_bytes(architecture: Architecture, settings: LaunchSettings) ->
     return element_bytes(dtype) or 2
 
 
+def takes_fp8_cache(architecture: Architecture) -> bool:
+    """Whether the model's own attention backend takes anything but 16 bits."""
+    return built_as(architecture) not in _WIDE_ONLY
+
+
 def served_dtype(architecture: Architecture, settings: LaunchSettings, release: Release) -> str:
     """The format of the KV cache: `auto` takes what the checkpoint asks for (0.32 utils/torch_utils.py).
 
     DeepSeek's sparse attention packs FP8 in its own layout, which was its default at first (0.11 to 0.2x; 0.32 takes
-    bfloat16: model_executor/models/config.py DeepseekV32ForCausalLM).
+    bfloat16: model_executor/models/config.py DeepseekV32ForCausalLM). Latents without RoPE have no place in that layout
+    (v1/attention/backends/mla/flashmla_sparse.py supports_combination). Raises DoctorError where vLLM refuses it.
     """
     dtype = settings.kv_cache_dtype
     quantization = architecture.quantization
     if dtype == "auto" and quantization is not None and quantization.kv_cache_dtype is not None:
         dtype = quantization.kv_cache_dtype
-    if architecture.sparse_attention and (is_fp8(dtype) or (dtype == "auto" and release < (0, 22, 0))):
-        return "fp8_ds_mla"
-    return dtype
+    if not takes_fp8_cache(architecture) and dtype not in _WIDE:
+        raise DoctorError(f"--kv-cache-dtype {dtype}: vLLM refuses it: {_WIDE_ERROR}", "leave the flag out")
+    if not architecture.sparse_attention or built_as(architecture) in _WITHOUT_ROPE:
+        return dtype
+    return "fp8_ds_mla" if is_fp8(dtype) or (dtype == "auto" and release < (0, 22, 0)) else dtype
