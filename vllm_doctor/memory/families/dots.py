@@ -41,7 +41,19 @@ def read_dots_note(config: Config) -> Architecture:
 
     width = config.positive("intermediate_size")
     base = with_latents(config, [layer(i) for i in range(layers)], hidden, found, width, tied=False)
-    return replace(base, sparse_attention="sliding_attention" in types or bool(chosen.caches[1:]))
+    return replace(base, sparse_attention=True, absorbed_elements=_absorbed(config, types))
+
+
+def _absorbed(config: Config, types: tuple[str, ...]) -> int:
+    """Elements of the copies of a layer, on average: the two shapes of attention differ."""
+    near = types.count("sliding_attention")
+    sizes = ((config, len(types) - near), (_windowed(config), near))
+    return sum(_copied(part) * count for part, count in sizes) // len(types)
+
+
+def _copied(config: Config) -> int:
+    sides = config.positive("qk_nope_head_dim") + config.positive("v_head_dim")
+    return config.positive("num_attention_heads") * sides * config.positive("kv_lora_rank")
 
 
 def mtp_layers(config: Config) -> tuple[Layer, ...]:
