@@ -34,7 +34,11 @@ TOLERANCE = 1e-4
 
 
 def settings_of(launch: dict[str, Any]) -> LaunchSettings:
-    return LaunchSettings(tensor_parallel_size=launch["tp"], pipeline_parallel_size=launch["pp"])
+    return LaunchSettings(
+        tensor_parallel_size=launch["tp"],
+        pipeline_parallel_size=launch["pp"],
+        expert_parallel=launch.get("ep", False),
+    )
 
 
 def caches_of(architecture: Architecture, settings: LaunchSettings) -> list[list[Any]]:

@@ -1,4 +1,4 @@
-"""Parameters as their publishers count them: of architectures that only older releases serve, and of Inkling-Small."""
+"""Parameters as their publishers count them: of architectures that only older releases serve, and of Inkling."""
 
 import json
 from pathlib import Path
@@ -14,6 +14,7 @@ from vllm_doctor.memory.weights import parameters_of, weights
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "memory"
 DRAFTS = json.loads((FIXTURES / "drafts_by_vllm.json").read_text())["drafts"]
+MODELS = json.loads((FIXTURES / "built_by_vllm.json").read_text())["models"]
 # https://huggingface.co/MiniMaxAI/MiniMax-Text-01/blob/main/config.json
 MINIMAX: dict[str, Any] = {
     "architectures": ["MiniMaxText01ForCausalLM"],
@@ -62,14 +63,29 @@ def stored_bytes(architecture: Architecture) -> int:
     return sum(t.parameters * (t.element_bytes or 2) for t in tensors)
 
 
-def test_inkling_small_weighs_what_its_index_says() -> None:
-    """The `total_size` of thinkingmachines/Inkling-Small's model.safetensors.index.json, with the eight MTP layers."""
-    line = next(d for d in DRAFTS if d["name"] == "InklingMTP")
-    target = json.dumps(line["target"])
-    model = read_architecture(target)
-    draft = draft_of(DraftModel(method="mtp", tokens=8), model, target, None)
+def inkling() -> dict[str, Any]:
+    """Inkling-Small, towers and MTP layers included."""
+    return dict(next(d["target"] for d in DRAFTS if d["name"] == "InklingMTP"))
+
+
+def large_inkling() -> dict[str, Any]:
+    """Inkling, none of whose MTP layers has a window."""
+    small, text = inkling(), next(m["config"] for m in MODELS if m["name"] == "Inkling-66-layers")
+    wide = {"decoder_dmodel": text["hidden_size"]}
+    towers = {key: {**small[key], **wide} for key in ("vision_config", "audio_config")}
+    return {**small, **towers, "text_config": text, "mtp_config": {"num_nextn_predict_layers": 8}}
+
+
+@pytest.mark.parametrize(
+    ("config", "total"), [(inkling(), 531_912_898_740), (large_inkling(), 1_904_604_285_204)], ids=["Small", "Inkling"]
+)
+def test_inkling_weighs_what_its_index_says(config: dict[str, Any], total: int) -> None:
+    """The `total_size` of thinkingmachines' model.safetensors.index.json, with the eight MTP layers."""
+    text = json.dumps(config)
+    model = read_architecture(text)
+    draft = draft_of(DraftModel(method="mtp", tokens=8), model, text, None)
     assert draft is not None
-    assert stored_bytes(model) + stored_bytes(draft) == 531_912_898_740
+    assert stored_bytes(model) + stored_bytes(draft) == total
 
 
 def test_minimax_keeps_its_head_and_routers_in_fp32() -> None:
