@@ -27,7 +27,8 @@ COMPILED = (
     "deep_gemm",
     "vllm.third_party.deep_gemm",
 )
-CAPABILITY = (9, 0)
+# Another GPU's compute capability, such as 10.0, makes it one of its family with an H100's other numbers.
+CAPABILITY = tuple(int(part) for part in os.environ.get("AS_IF_CAPABILITY", "9.0").split("."))
 NAME = "NVIDIA H100 80GB HBM3"
 MEMORY_BYTES = 80 * 2**30
 

@@ -52,6 +52,7 @@ def laid_out(folder: str, launch: dict[str, Any]) -> dict[str, Any]:
     from vllm.config import set_current_vllm_config  # type: ignore[import-not-found]
     from vllm.distributed import parallel_state
     from vllm.engine.arg_utils import EngineArgs  # type: ignore[import-not-found]
+    from vllm.platforms import current_platform
     from vllm.v1.core.kv_cache_utils import (  # type: ignore[import-not-found]
         generate_scheduler_kv_cache_config,
         get_kv_cache_capacity,
@@ -81,6 +82,7 @@ def laid_out(folder: str, launch: dict[str, Any]) -> dict[str, Any]:
         tokens, concurrency = get_kv_cache_capacity(config, found)
     return {
         **launch,
+        "capability": current_platform.get_device_capability().major,
         "in_flight": config.max_in_flight_tokens,
         "block": config.cache_config.block_size,
         "layout": config.cache_config.kv_cache_layout,

@@ -47,7 +47,8 @@ def layout(
 
 @pytest.mark.parametrize(("config", "launch"), CASES, ids=NAMES)
 def test_blocks_tokens_and_concurrency_are_those_of_vllm(config: dict[str, Any], launch: dict[str, Any]) -> None:
-    found = layout(config, settings_of(launch), batched=launch["max_num_batched_tokens"])
+    device = boards.device("B200" if launch.get("capability") == 10 else "H100")
+    found = layout(config, settings_of(launch), device=device, batched=launch["max_num_batched_tokens"])
     capacity = found.capacity(int(launch["gib"] * GIB), launch["max_model_len"])
     assert (found.in_flight_tokens, found.block_size) == (launch["in_flight"], launch["block"])
     assert (capacity.blocks, capacity.tokens) == (launch["blocks"], launch["capacity"])
@@ -73,6 +74,13 @@ def test_the_refusal_is_the_one_that_was_seen_with_0_22() -> None:
 )
 def test_older_releases_leave_more_of_a_block_empty(release: Release, size: int) -> None:
     assert layout(flash(), LaunchSettings(), release=release).bytes_per_block == size
+
+
+@pytest.mark.parametrize(("release", "size"), [((0, 32, 0), 135_168), ((0, 33, 0), 43 * 3168)])
+def test_from_0_33_on_a_block_on_blackwell_holds_whole_numbers_of_both_sizes(release: Release, size: int) -> None:
+    """3168 is the least that 528 and 288 bytes divide (0.33 deepseek_v41/attention.py)."""
+    newest: dict[str, Any] = next(m["config"] for m in MODELS if m["name"] == "DeepseekV41ForCausalLM")
+    assert layout(newest, LaunchSettings(), release, boards.device("B200")).bytes_per_block == size
 
 
 def test_another_format_than_fp8_is_refused_in_the_words_of_vllm() -> None:

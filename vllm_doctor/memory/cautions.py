@@ -7,6 +7,7 @@ from vllm_doctor.facts import FlagUse, Launch
 from vllm_doctor.memory.facts import Release
 from vllm_doctor.memory.plan import Verdict
 from vllm_doctor.memory.planning import Planned
+from vllm_doctor.releases.unbuildable import unbuildable
 
 # Methods that left vLLM and that plugins bring back (release notes of 0.24.0 and 0.28.0).
 _BY_PLUGINS = ("gguf", "bitsandbytes")
@@ -71,6 +72,8 @@ def _runs(planned: Planned) -> Iterator[str]:
     if spans and name not in known.architectures:
         had = ", ".join(f"{span.first} to {span.last or releases.newest()}" for span in spans)
         yield f"vLLM {version} has no code for {name} ({had} have)."
+    if version is not None and (case := unbuildable(name, version)) is not None:
+        yield f"vLLM {version} cannot build {name}, whatever its memory: {case.error} ({case.after} can)."
     least = min((_tenfold(each) for each in known.kernel_architectures), default=0)
     own = planned.device.capability
     if own is not None and own < least:

@@ -1,7 +1,7 @@
 """Bytes of a tensor on one rank, packed as its quantization method packs it."""
 
+import math
 from functools import lru_cache
-from math import gcd
 
 from msgspec.structs import replace
 
@@ -12,10 +12,10 @@ EXPERT_SPLITS = (Split.EXPERT_ROWS, Split.EXPERT_COLUMNS)
 SCALE_BYTES = 4
 # 0.32 layers/quantization/mxfp4.py with fused_moe's rounding for Marlin and Triton on Hopper and before.
 MXFP4_WIDTH_MULTIPLE = 128
+# The least side of a block of FP8 that experts are served with.
+_LEAST_BLOCK = 32
 MXFP4_HIDDEN_MULTIPLE = 256
 
-# Blocks of FP8 are cut no smaller (0.32 fused_moe/oracle/fp8.py).
-_SMALLEST_BLOCK = 32
 # Ways to pack routed experts alone.
 _EXPERTS = {
     "mxfp4": Quantization(method="mxfp4", bits=4, group=32, float_format=True),
@@ -42,16 +42,11 @@ def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_
 
 
 def _refined(tensor: Tensor, part: Shard, block: tuple[int, int]) -> tuple[int, int]:
-    """Blocks of experts that ranks cannot share out become smaller; gate and up stand in one matrix.
-
-    0.32 fused_moe/oracle/fp8.py refine_fp8_moe_block_shape.
-    """
-    rows, columns = part.rows // 2, part.columns
-    width, hidden = (rows, columns) if tensor.split is Split.EXPERT_ROWS else (columns, part.rows)
-    if not width or not any(width % side for side in block):
-        return block
-    side = gcd(*block, width, hidden)
-    return block if side < _SMALLEST_BLOCK else (side, side)
+    """Smaller blocks where ranks would share one (0.29 on, fused_moe/oracle/fp8.py refine_fp8_moe_block_shape)."""
+    up = tensor.split is Split.EXPERT_ROWS
+    width, hidden = (part.rows // 2, part.columns) if up else (part.columns, part.rows)
+    side = math.gcd(*block, width, hidden)
+    return (side, side) if width % block[0] and side >= _LEAST_BLOCK else block
 
 
 def _scale_bytes(rows: int, columns: int, quantization: Quantization, model_bytes: int) -> int:

@@ -43,6 +43,8 @@ def _with_experts(found: Quantization, whole: Mapping[str, Any], config: Mapping
     if whole.get("model_type") not in _FP4_EXPERTS:
         return found
     kind = whole.get("expert_dtype", config.get("expert_dtype", "fp4"))
+    # ModelOpt's list of what is not of FP4 is none of what is not of FP8 (Fp8Config.from_config).
+    found = replace(found, ignored=_ignored({key: config.get(key) for key in _FP8_LISTS}))
     if kind == "fp8":
         return found
     if kind != "fp4":
@@ -54,6 +56,7 @@ def _with_experts(found: Quantization, whole: Mapping[str, Any], config: Mapping
 
 
 _FP4_EXPERTS = ("deepseek_v4", "deepseek_v41")
+_FP8_LISTS = ("ignored_layers", "modules_to_not_convert")
 Reader = Callable[[str, Mapping[str, Any]], Quantization]
 
 

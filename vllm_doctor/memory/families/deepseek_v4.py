@@ -29,8 +29,6 @@ _PADDED_HEADS = 64
 # says of every ratio of compression: tokens of a block of its states.
 _WINDOW_BLOCK = 64
 _STATE_BLOCKS = {4: 4, 128: 8}
-# Sparse_swa.py get_preferred_block_size: tokens of a block of compressed keys.
-_BLOCK = 256
 _INDEXED = 4
 # A key of the indexer is one number of FP8 for every element, and a fp32 scale for 128 of them.
 _INDEX_SCALE_GROUP = 128
@@ -53,7 +51,7 @@ def read_v4(config: Config) -> Architecture:
         joined_channels(config),
     )
     tables = len({ratio > 1 for ratio in ratios[:layers]})
-    return replace(base, kernel_block=_BLOCK, rope_elements=rope_tables(config, tables))
+    return replace(base, rope_elements=rope_tables(config, tables))
 
 
 def joined_channels(config: Config) -> Tensors:

@@ -19,8 +19,8 @@ from vllm_doctor.memory.families.hybrid import depth
 from vllm_doctor.memory.families.parts import Tensors, linear, norm, plain
 
 _RECORD = "v4.1"
-# vLLM 0.32 models/deepseek_v41/attention.py: tokens of a block of the window, and of compressed keys.
-_WINDOW_BLOCK, _BLOCK = 32, 64
+# vLLM 0.32 models/deepseek_v41/attention.py: tokens of a block of the window.
+_WINDOW_BLOCK = 32
 # What the config of a draft has by default (dspark.py).
 _DSPARK_LAYERS = 3
 # Columns of the n-grams' tables that one scale stands for.
@@ -41,7 +41,6 @@ def read_v41(config: Config) -> Architecture:
     return replace(
         base,
         rope_elements=rope_tables(config, tables),
-        kernel_block=_BLOCK,
         output_groups=config.positive("o_groups"),
         host_bytes=_engram_bytes(config),
     )

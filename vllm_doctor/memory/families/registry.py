@@ -68,6 +68,7 @@ _OWN: Mapping[str, Reader] = {
     "Qwen3_5MoeForCausalLM": linear_hybrid.read_delta_hybrid,
     "OlmoHybridForCausalLM": relatives.read_olmo_hybrid,
     "QWenLMHeadModel": relatives.read_first_qwen,
+    "InternS1ProTextModel": relatives.read_interns1_pro,
     "Zamba2ForCausalLM": linear_hybrid.read_zamba2,
     "Lfm2ForCausalLM": linear_hybrid.read_lfm2,
     "Lfm2MoeForCausalLM": linear_hybrid.read_lfm2,

@@ -1,5 +1,6 @@
 """Groups of layers whose pages of several sizes lie side by side in a block, as DeepSeek V4's do."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,7 +68,9 @@ def packed_layers(layers: Sequence[Placed], release: Release) -> list[list[Place
 def block_bytes(groups: Sequence[Sequence[Placed]], release: Release) -> int:
     """Bytes of a block of one stage's layers, which every group takes."""
     if release >= _OVERLAID_FROM:
-        return max((sum(p.spec.page for p in group) for group in groups), default=0)
+        size = max((sum(p.spec.page for p in group) for group in groups), default=0)
+        multiple = math.lcm(*(p.spec.alignment for group in groups for p in group))
+        return cdiv(size, multiple) * multiple
     latent = [p.spec.page for group in groups for p in group if p.spec.kind is CacheKind.LATENT]
     sizes = sorted(set(latent))
     places: dict[int, int] = dict.fromkeys(sizes, 0)

@@ -10,7 +10,7 @@ from vllm_doctor.memory.drafting import MTP_METHODS
 from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8, latent_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
 from vllm_doctor.memory.implementation import built_as
-from vllm_doctor.memory.kv_cache.records import page_bytes, ring_tokens
+from vllm_doctor.memory.kv_cache.records import block_multiple, packed_block, page_bytes, ring_tokens
 
 DEFAULT_BLOCK = 16
 # vLLM for CPU, 0.32 platforms/cpu.py check_and_update_config; its MLA kernel takes 16 only.
@@ -37,7 +37,8 @@ CHECKPOINTED = ("mamba2", "kda")
 class Spec(NamedTuple):
     """A layer's cache on a rank: tokens and bytes of a block, `window` in tokens, `states` blocks a request needs.
 
-    `retained`: tokens that stay beyond the window.
+    `alignment`: where pages of several layers lie in one block, its bytes are a multiple of that. `retained`: tokens
+    that stay beyond the window.
     """
 
     kind: CacheKind
@@ -135,6 +136,8 @@ def kernel_block(architecture: Architecture, settings: LaunchSettings, device: D
     """
     if architecture.kernel_block is not None:
         return architecture.kernel_block
+    if (packed := packed_block(architecture, device)) is not None:
+        return packed
     kinds = {c.kind for k in architecture.kinds for c in k.caches}
     if CacheKind.LATENT not in kinds:
         return CPU_BLOCK if is_cpu(device) else DEFAULT_BLOCK
@@ -234,9 +237,9 @@ def rank_specs(
         if cache.record:
             own = ring_tokens(settings) if cache.kind is CacheKind.RING else cache.block or block
             page = page_bytes(cache, own, architecture, settings, device)
-            return Spec(
-                cache.kind, own, page, window=cache.window or 0, retained=retained if cache.kind in SLIDING else 0
-            )
+            multiple = block_multiple(cache, architecture, settings, release, device)
+            kept = retained if cache.kind in SLIDING else 0
+            return Spec(cache.kind, own, page, window=cache.window or 0, alignment=multiple, retained=kept)
         token = attention_token_bytes(cache, settings, model_bytes)
         own = _own_block(cache, settings) or block
         page = own // cache.tokens_per_state * token
