@@ -25,6 +25,7 @@ COMPILED = (
     "vllm.vllm_flash_attn",
     "vllm.vllm_flash_attn.flash_attn_interface",
     "deep_gemm",
+    "vllm.third_party.deep_gemm",
 )
 # Another GPU's compute capability, such as 10.0, makes it one of its family with an H100's other numbers.
 CAPABILITY = tuple(int(part) for part in os.environ.get("AS_IF_CAPABILITY", "9.0").split("."))

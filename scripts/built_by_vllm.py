@@ -1,8 +1,8 @@
 """Prints a line of fixtures/memory/built_by_vllm.json: what vLLM itself builds from a config.
 
-Usage: PYTHON scripts/built_by_vllm.py CONFIG.json [TPxPP ...], with an interpreter that has vLLM for CPU. The model's
-own class is built on torch's meta device, once for every pipeline stage, with the groups told that they have so many
-ranks. Nothing is loaded or run.
+Usage: PYTHON scripts/built_by_vllm.py CONFIG.json [TPxPP[xEP] ...], with an interpreter that has vLLM for CPU. The
+model's own class is built on torch's meta device, once for every pipeline stage, with the groups told that they have so
+many ranks. Nothing is loaded or run.
 """
 
 import json
@@ -53,8 +53,8 @@ def register(config: dict[str, Any]) -> None:
 
 def cache_of(spec: Any) -> tuple[Any, ...]:
     """Kind, heads on this rank, head size, window, elements of the states."""
-    # R-SWA keeps what a prompt has, and is weighed by vLLM as full attention.
-    kind = type(spec).__name__.removesuffix("Spec").replace("RSWA", "FullAttention")
+    # R-SWA keeps what a prompt has, learned sinks are blocks of nobody: both are weighed by vLLM as full attention.
+    kind = type(spec).__name__.removesuffix("Spec").replace("RSWA", "FullAttention").replace("SinkFull", "Full")
     if hasattr(spec, "shapes"):
         elements = 0
         for shape in spec.shapes:
@@ -67,7 +67,21 @@ def cache_of(spec: Any) -> tuple[Any, ...]:
     return (kind, spec.num_kv_heads, spec.head_size, window, 0)
 
 
-def built(folder: str, tp: int, pp: int, stage: int) -> tuple[int, int, list[list[Any]], list[str]]:
+def deal_out_experts(config: Any, ranks: int) -> None:
+    """Expert parallelism over the ranks; the texts that vLLM logs of who has which expert need more than shapes."""
+    import torch.fx.experimental._config as shapes  # type: ignore[import-not-found]
+    import vllm.model_executor.layers.fused_moe.expert_map_manager as maps  # type: ignore[import-not-found]
+    from vllm.distributed import parallel_state
+
+    config.parallel_config.enable_expert_parallel = True
+    shapes.meta_nonzero_assume_all_nonzero = True
+    for owner in (maps, *vars(maps).values()):
+        if hasattr(owner, "get_compressed_map_string"):
+            owner.get_compressed_map_string = lambda *_: ""
+    parallel_state._EP.world_size, parallel_state._EP.ranks = ranks, list(range(ranks))
+
+
+def built(folder: str, tp: int, pp: int, ep: bool, stage: int) -> tuple[int, int, list[list[Any]], list[str]]:
     """Derived length, bytes of a stage's parameters on one rank, and the caches of its layers."""
     import torch
     from vllm.config import set_current_vllm_config  # type: ignore[import-not-found]
@@ -87,6 +101,8 @@ def built(folder: str, tp: int, pp: int, stage: int) -> tuple[int, int, list[lis
             group.world_size, group.rank_in_group = ranks, rank
             group.ranks = list(range(ranks))
             group.rank = rank
+        if ep:
+            deal_out_experts(config, tp)
         torch.set_default_dtype(config.model_config.dtype)
         with torch.device("meta"):
             model = initialize_model(vllm_config=config)
@@ -114,14 +130,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config))
         for launch in sys.argv[2:] or LAUNCHES:
-            tp, pp = (int(n) for n in launch.split("x"))
-            stages = [built(folder, tp, pp, stage) for stage in range(pp)]
+            tp, pp, *dealt = (int(n) for n in launch.split("x"))
+            stages = [built(folder, tp, pp, any(dealt), stage) for stage in range(pp)]
             if os.environ.get("SHOW_NAMES"):
                 print("\n".join(stages[0][3]), file=sys.stderr)
             launches.append(
                 {
                     "tp": tp,
                     "pp": pp,
+                    **({"ep": True} if any(dealt) else {}),
                     "max_model_len": stages[0][0],
                     "stage_bytes": [s[1] for s in stages],
                     "caches": stages[0][2],

@@ -21,6 +21,10 @@ NEVER = (
     "quantization_config",
 )
 LONGEST_LIST = 200
+# vLLM reads these with classes of its own, which have other defaults (0.32 models/inkling/configs.py).
+ELSEWHERE = ("inkling_audio", "inkling_text", "inkling_vision")
+# vLLM's own class of the first is Transformers' of the second and a little more (0.32 transformers_utils/configs).
+KIN = {"dots3_note": "deepseek_v3"}
 
 
 def words() -> set[str]:
@@ -59,8 +63,9 @@ def main() -> None:
         except Exception as problem:  # noqa: BLE001 - some classes need parts or packages that are not here
             print(f"{model_type}: {type(problem).__name__}", file=sys.stderr)
             continue
-        if found := kept(values, known):
+        if model_type not in ELSEWHERE and (found := kept(values, known)):
             defaults[model_type] = found
+    defaults |= {name: defaults[kin] for name, kin in KIN.items()}
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, sort_keys=True)}" for k, v in sorted(defaults.items()))
     (FOLDER / "config_defaults.json").write_text("{" + lines + "}\n")
 

@@ -32,7 +32,8 @@ def target_of(line: dict[str, Any]) -> Architecture:
 
 
 def asked_of(line: dict[str, Any]) -> DraftModel:
-    return DraftModel(method=line["speculative"]["method"], model="org/draft", tokens=1)
+    tokens = line["speculative"].get("num_speculative_tokens", 1)
+    return DraftModel(method=line["speculative"]["method"], model="org/draft", tokens=tokens)
 
 
 def read(line: dict[str, Any]) -> Architecture:

@@ -97,3 +97,22 @@ def test_keys_of_fp4_make_the_indexers_pages_half_as_large() -> None:
 def test_without_the_manager_of_hybrids_the_layout_is_not_known() -> None:
     with pytest.raises(DoctorError, match="--disable-hybrid-kv-cache-manager"):
         layout(flash(), LaunchSettings(disable_hybrid_kv_cache_manager=True))
+
+
+def newest(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(m["config"] for m in MODELS if m["name"] == name)
+    return found
+
+
+def test_what_only_takes_sixteen_bits_refuses_an_fp8_cache_in_vllms_words() -> None:
+    with pytest.raises(DoctorError, match="FlashAttnMLASparseImpl currently supports only FP16/BF16 KV cache"):
+        layout(newest("Dots3NoteForCausalLM"), LaunchSettings(tensor_parallel_size=8, kv_cache_dtype="fp8"))
+
+
+@pytest.mark.parametrize(("dtype", "block", "bytes_of_block"), [("fp8_ds_mla", 1152, 8731008), ("auto", 640, 7441280)])
+def test_a_packed_latent_counts_for_the_block_as_so_many_bytes_as_it_has_numbers(
+    dtype: str, block: int, bytes_of_block: int
+) -> None:
+    """GLM-5.3-Flash on 8 GPUs, as vLLM 0.32 lays it out."""
+    found = layout(newest("Glm5NextForCausalLM"), LaunchSettings(tensor_parallel_size=8, kv_cache_dtype=dtype))
+    assert (found.block_size, found.bytes_per_block) == (block, bytes_of_block)

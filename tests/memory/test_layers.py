@@ -27,12 +27,18 @@ KINDS = {
     CacheKind.SLIDING_LATENT: "SlidingWindowMLA",
     CacheKind.RING: "CircularBuffer",
 }
+# Every rank holds all heads of these.
+WHOLE = (CacheKind.LATENT, CacheKind.SLIDING_LATENT, CacheKind.RING)
 # A norm of the embedding's stage, or a bias that vLLM leaves out: some kilobytes of billions.
 TOLERANCE = 1e-4
 
 
 def settings_of(launch: dict[str, Any]) -> LaunchSettings:
-    return LaunchSettings(tensor_parallel_size=launch["tp"], pipeline_parallel_size=launch["pp"])
+    return LaunchSettings(
+        tensor_parallel_size=launch["tp"],
+        pipeline_parallel_size=launch["pp"],
+        expert_parallel=launch.get("ep", False),
+    )
 
 
 def caches_of(architecture: Architecture, settings: LaunchSettings) -> list[list[Any]]:
@@ -40,7 +46,7 @@ def caches_of(architecture: Architecture, settings: LaunchSettings) -> list[list
     counts: dict[tuple[Any, ...], int] = {}
     for kind in architecture.layers[: layers_of_stages(len(architecture.layers), settings)[0]]:
         for cache in architecture.kinds[kind].caches:
-            heads = 1 if cache.kind is CacheKind.LATENT else max(1, cache.kv_heads // tp)
+            heads = max(1, cache.kv_heads // (1 if cache.kind in WHOLE else tp))
             states = sum(-(-s.divided // tp) * s.fixed for s in cache.states)
             sizes = (0, 0) if cache.states else (heads, cache.head_size)
             key = (KINDS[cache.kind], *sizes, cache.window or 0, states)
@@ -87,6 +93,8 @@ def test_what_vllm_built_is_not_called_indivisible(model: dict[str, Any]) -> Non
             3,
             "131072 is not divisible by 3",
         ),
+        ("PanguProMoEV2ForCausalLM", {}, 8, "Number of KV heads 4 is less than TP size 8"),
+        ("InklingForCausalLM", {}, 16, "sconv SWA cache supports tp_size <= num_kv_heads (8), got 16"),
         ("LlamaForCausalLM", {"intermediate_size": 11004}, 8, "an MLP of width 11004 cannot be dealt out to 8 ranks"),
     ],
 )

@@ -1,15 +1,20 @@
-"""Architectures that only older releases serve: their parameters, as their publishers count them."""
+"""Parameters as their publishers count them: of architectures that only older releases serve, and of Inkling."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vllm_doctor.memory.architecture import read_architecture
-from vllm_doctor.memory.facts import CacheKind, LaunchSettings
+from vllm_doctor.memory.drafting import draft_of
+from vllm_doctor.memory.facts import Architecture, CacheKind, DraftModel, LaunchSettings
 from vllm_doctor.memory.kv_cache import kv_layout
 from vllm_doctor.memory.weights import parameters_of, weights
 
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "memory"
+DRAFTS = json.loads((FIXTURES / "drafts_by_vllm.json").read_text())["drafts"]
+MODELS = json.loads((FIXTURES / "built_by_vllm.json").read_text())["models"]
 # https://huggingface.co/MiniMaxAI/MiniMax-Text-01/blob/main/config.json
 MINIMAX: dict[str, Any] = {
     "architectures": ["MiniMaxText01ForCausalLM"],
@@ -49,6 +54,38 @@ ARCTIC: dict[str, Any] = {
 @pytest.mark.parametrize(("config", "billions"), [(MINIMAX, 456.1), (ARCTIC, 478.6)])
 def test_parameters_are_the_published_ones(config: dict[str, Any], billions: float) -> None:
     assert parameters_of(read_architecture(json.dumps(config))) / 1e9 == pytest.approx(billions, abs=0.05)
+
+
+def stored_bytes(architecture: Architecture) -> int:
+    """Bytes of the tensors that a checkpoint in bfloat16 has."""
+    layers = (t for kind in architecture.layers for t in architecture.kinds[kind].tensors)
+    tensors = (*layers, *architecture.first, *architecture.last, *architecture.towers)
+    return sum(t.parameters * (t.element_bytes or 2) for t in tensors)
+
+
+def inkling() -> dict[str, Any]:
+    """Inkling-Small, towers and MTP layers included."""
+    return dict(next(d["target"] for d in DRAFTS if d["name"] == "InklingMTP"))
+
+
+def large_inkling() -> dict[str, Any]:
+    """Inkling, none of whose MTP layers has a window."""
+    small, text = inkling(), next(m["config"] for m in MODELS if m["name"] == "Inkling-66-layers")
+    wide = {"decoder_dmodel": text["hidden_size"]}
+    towers = {key: {**small[key], **wide} for key in ("vision_config", "audio_config")}
+    return {**small, **towers, "text_config": text, "mtp_config": {"num_nextn_predict_layers": 8}}
+
+
+@pytest.mark.parametrize(
+    ("config", "total"), [(inkling(), 531_912_898_740), (large_inkling(), 1_904_604_285_204)], ids=["Small", "Inkling"]
+)
+def test_inkling_weighs_what_its_index_says(config: dict[str, Any], total: int) -> None:
+    """The `total_size` of thinkingmachines' model.safetensors.index.json, with the eight MTP layers."""
+    text = json.dumps(config)
+    model = read_architecture(text)
+    draft = draft_of(DraftModel(method="mtp", tokens=8), model, text, None)
+    assert draft is not None
+    assert stored_bytes(model) + stored_bytes(draft) == total
 
 
 def test_minimax_keeps_its_head_and_routers_in_fp32() -> None:

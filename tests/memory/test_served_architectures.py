@@ -15,6 +15,7 @@ from vllm_doctor.memory.families.registry import reader_of
 from vllm_doctor.memory.families.towers import TOWERS
 
 NOT_READ = Path(__file__).parents[2] / "fixtures" / "memory" / "not_read_0_32.txt"
+BUILT = json.loads((NOT_READ.parent / "built_by_vllm.json").read_text())["models"]
 RELEASE = releases.release("0.32.0")
 SERVED = sorted(RELEASE.architectures if RELEASE is not None else ())
 LLAMA: dict[str, Any] = {
@@ -74,3 +75,17 @@ def test_no_architecture_ends_in_anything_but_a_plan_or_a_clear_line(name: str, 
     else:
         assert found.layers
         assert found.hidden_size > 0
+
+
+@pytest.mark.parametrize("name", ["MiniCPMV4_7ForConditionalGeneration", "MiniCPMOcrForConditionalGeneration"])
+def test_later_minicpm_keep_the_last_block_of_the_tower_that_the_first_drops_on_request(name: str) -> None:
+    config = next(m["config"] for m in BUILT if m["name"] == "MiniCPMV4_6ForConditionalGeneration")
+    dropping = {**config, "drop_vision_last_layer": True}
+
+    def numbers(name: str, values: dict[str, Any]) -> int:
+        found = read_architecture(json.dumps({**values, "architectures": [name]}))
+        assert found.exact
+        return sum(t.rows * max(1, t.columns) * t.copies for t in found.towers)
+
+    assert numbers(name, dropping) == numbers("MiniCPMV4_6ForConditionalGeneration", config)
+    assert numbers(name, dropping) > numbers("MiniCPMV4_6ForConditionalGeneration", dropping)

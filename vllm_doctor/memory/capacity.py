@@ -8,6 +8,7 @@ from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Architecture, LaunchSettings, Release
 from vllm_doctor.memory.kv_cache import kv_layout
+from vllm_doctor.memory.kv_cache.specs import takes_fp8_cache
 from vllm_doctor.memory.plan import Plan, Verdict
 
 _LENGTHS = (2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576, 4194304, 10485760)
@@ -63,7 +64,8 @@ def capacities(
     if plan.kv_cache.typical <= 0 or plan.verdict is Verdict.OOM_WEIGHTS:
         return Capacities((), ())
     newer = (plan.device.capability or 0) >= _FP8_CAPABILITY
-    if settings.kv_cache_dtype == "auto" and not architecture.is_attention_free and newer:
+    attends = not architecture.is_attention_free and takes_fp8_cache(architecture)
+    if settings.kv_cache_dtype == "auto" and attends and newer:
         kinds.append(("FP8 KV cache", replace(settings, kv_cache_dtype="fp8")))
     rows = []
     for length in _lengths(plan, architecture):

@@ -9,6 +9,7 @@ from vllm_doctor.finding import LaunchEdit
 from vllm_doctor.memory import parallelism
 from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Architecture, LaunchSettings
+from vllm_doctor.memory.kv_cache.specs import takes_fp8_cache
 from vllm_doctor.memory.plan import Plan, Verdict
 
 # More than this of a card leaves no room for what is not counted (allocator fragments, late kernels).
@@ -81,7 +82,7 @@ def most_utilization(found: Plan, settings: LaunchSettings, architecture: Archit
 
 def cache_dtype(found: Plan, settings: LaunchSettings, architecture: Architecture) -> Iterator[Candidate]:
     """An FP8 cache holds twice the tokens; with it, a context of twice the length."""
-    attends = not architecture.is_attention_free
+    attends = not architecture.is_attention_free and takes_fp8_cache(architecture)
     if settings.kv_cache_dtype != "auto" or not attends or (found.device.capability or 0) < _FP8_CAPABILITY:
         return
     yield _flag("Keep the KV cache in FP8: half the bytes of a token", "--kv-cache-dtype", "fp8", kv_cache_dtype="fp8")

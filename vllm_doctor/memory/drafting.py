@@ -19,7 +19,9 @@ MTP_METHODS = frozenset(
         "exaone_moe_mtp",
         "glm4_moe_lite_mtp",
         "glm4_moe_mtp",
+        "glm5_next_mtp",
         "hy_v3_mtp",
+        "inkling_mtp",
         "longcat_flash_mtp",
         "mimo_mtp",
         "mimo_v2_mtp",
@@ -46,15 +48,15 @@ def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft:
             return _named(asked, target, config, draft)
         if asked.method == "dspark":
             return _own_dspark(target, config)
-        return _mtp(target, config) if asked.method in MTP_METHODS else None
+        return _mtp(asked, target, config) if asked.method in MTP_METHODS else None
     except ConfigError:
         return None
 
 
-def _mtp(target: Architecture, config: str) -> Architecture:
+def _mtp(asked: DraftModel, target: Architecture, config: str) -> Architecture:
     from vllm_doctor.memory.families.mtp import read_mtp  # Most plans have no draft.
 
-    return read_mtp(_text_of(target, config), target)
+    return read_mtp(_text_of(target, config), target, asked.tokens)
 
 
 def _text_of(target: Architecture, config: str) -> Config:
@@ -78,7 +80,7 @@ def _named(asked: DraftModel, target: Architecture, config: str, draft: str) -> 
     named = Config(values)
     name = draft_name(named, None)
     if name in MTP_LAYERS or (asked.method in MTP_METHODS and name not in DRAFTS):
-        return _mtp(target, config)
+        return _mtp(asked, target, config)
     found = read_draft(named, target, _method(asked))
     if found is None:
         return read_architecture(draft)

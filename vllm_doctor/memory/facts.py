@@ -100,7 +100,7 @@ class Cache(Facts, frozen=True):
     `window` is the sliding window or the chunk in tokens. `value_size` 0: no separate values (MLA). `state_name` is
     vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`, `ling_kda`).
     `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it. `record`: the layout of a
-    cache that is packed into blocks with others (`v4`, `v4.1`, and `v4.1-window`); such a one stores a number for
+    cache that is packed into blocks with others (`v4`, `v4.1`, and `v4.1-window`). A cache may store a number for
     every `tokens_per_state` tokens, in blocks of `block` tokens where the launch does not say how many.
     """
 

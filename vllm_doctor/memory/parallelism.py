@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Quantization, Release, Split, Tensor
-from vllm_doctor.memory.implementation import WITHOUT_STAGES
+from vllm_doctor.memory.implementation import WITHOUT_STAGES, built_as
 from vllm_doctor.memory.packing import EXPERT_SPLITS, ignored_names, is_packed, matches
 from vllm_doctor.memory.sharding import vocabulary_rows
 
@@ -27,8 +27,8 @@ def indivisible(architecture: Architecture, settings: LaunchSettings, release: R
     size, version = settings.tensor_parallel_size, release or NEWEST
     if size > 1 and (refusal := _heads(architecture, size)) is not None:
         return refusal
-    if settings.pipeline_parallel_size > 1 and architecture.name in WITHOUT_STAGES:
-        return _NO_STAGES
+    if settings.pipeline_parallel_size > 1 and (refusal := _stages(architecture)) is not None:
+        return refusal
     if size <= 1:
         return None
     return (
@@ -44,6 +44,19 @@ _NO_STAGES = (
 )
 
 
+def _stages(architecture: Architecture) -> str | None:
+    if architecture.name in WITHOUT_STAGES:
+        return _NO_STAGES
+    if built_as(architecture) not in _HALF_STAGED:
+        return None
+    return f"AttributeError: '{architecture.name}' object has no attribute 'make_empty_intermediate_tensors'"
+
+
+# These are taken for such as have stages, and lack what the runner of the second asks for (0.32
+# models/glm5next/common/model.py: "gated off"; v1/worker/gpu/model_runner.py).
+_HALF_STAGED = frozenset(("Glm5NextForCausalLM",))
+
+
 def _heads(architecture: Architecture, size: int) -> str | None:
     """Attention heads (key-value heads: e.g. vllm/model_executor/models/llama.py)."""
     heads, kv_heads = architecture.attention_heads, architecture.kv_heads
@@ -53,6 +66,21 @@ def _heads(architecture: Architecture, size: int) -> str | None:
         return f"Total number of attention heads ({heads}) must be divisible by tensor parallel size ({size})."
     if kv_heads and (kv_heads % size if kv_heads >= size else size % kv_heads):
         return f"AssertionError: {kv_heads} key-value heads cannot be dealt out to {size} ranks"
+    return _unrepeated(architecture, size)
+
+
+def _unrepeated(architecture: Architecture, size: int) -> str | None:
+    """Key-value heads that may not stand on several ranks, beside learned keys or the states of convolutions.
+
+    0.32 model_executor/models/openpangu.py OpenPanguSinkAttention, models/inkling/nvidia/sconv_swa_attn.py.
+    """
+    heads = min((c.kv_heads for k in architecture.kinds for c in k.caches if c.kv_heads), default=size)
+    if heads >= size:
+        return None
+    if built_as(architecture) == "InklingForCausalLM":
+        return f"AssertionError: sconv SWA cache supports tp_size <= num_kv_heads ({heads}), got {size}"
+    if any(t.name == "self_attn.param_sink" for kind in architecture.kinds for t in kind.tensors):
+        return f"Number of KV heads {heads} is less than TP size {size}, KV heads replication is not support yet."
     return None
 
 

@@ -5,6 +5,25 @@ from vllm_doctor.memory.context import rope_parameters, rope_type
 from vllm_doctor.memory.facts import Architecture
 from vllm_doctor.memory.families.windows import layer_types
 
+# Types whose layers have no RoPE: other positions, or none (GLM-5.3-Flash: a head with RoPE has no elements).
+_WITHOUT = frozenset(
+    (
+        "bloom",
+        "falcon_mamba",
+        "glm5_next_text",
+        "gpt2",
+        "gpt_bigcode",
+        "inkling_model",
+        "inkling_text",
+        "jamba",
+        "mamba",
+        "mpt",
+        "nemotron_h",
+        "opt",
+        "whisper",
+    )
+)
+
 
 def rope_elements(text: Config, base: Architecture, positions: int) -> int:
     """Elements of the cos/sin tables (0.32 layers/rotary_embedding): rows x rotary size, one per distinct table.
@@ -14,11 +33,9 @@ def rope_elements(text: Config, base: Architecture, positions: int) -> int:
     """
     if base.rope_elements:
         return base.rope_elements
-    if not base.attention_heads or text.model_type in ("gpt2", "bloom", "mpt", "opt", "gpt_bigcode", "jamba"):
+    if not base.attention_heads:
         return 0
-    if text.text("position_embedding_type") == "nope":
-        return 0
-    if text.model_type in ("nemotron_h", "whisper", "falcon_mamba", "mamba"):
+    if text.text("position_embedding_type") == "nope" or text.model_type in _WITHOUT:
         return 0
     size = text.optional("qk_rope_head_dim") or base.head_size
     if not text.optional("qk_rope_head_dim"):
@@ -48,5 +65,6 @@ def _rows(rope: dict[str, object], positions: int) -> int:
 
 
 def _has_local_table(text: Config, base: Architecture) -> bool:
-    """Gemma 3 has a second table, which is not scaled, for its sliding layers (gemma3.py)."""
-    return text.model_type in ("gemma3_text", "gemma3n_text") and layer_types(text, len(base.layers)) is not None
+    """Gemma 3 has a second table, which is not scaled, for its sliding layers (gemma3.py); so has dots3 note."""
+    two = ("gemma3_text", "gemma3n_text", "dots3_note")
+    return text.model_type in two and layer_types(text, len(base.layers)) is not None

@@ -9,6 +9,7 @@ from vllm_doctor.facts.model import WeightFile
 from vllm_doctor.memory.drafting import MTP_METHODS, WITHOUT_DRAFT
 from vllm_doctor.memory.facts import (
     Architecture,
+    CacheKind,
     LaunchSettings,
     Layer,
     Quantization,
@@ -24,7 +25,7 @@ from vllm_doctor.memory.media import towers_under
 from vllm_doctor.memory.mxfp4 import expert_layout
 from vllm_doctor.memory.packing import ignored_names, is_packed, matches, packed_bytes
 from vllm_doctor.memory.sharding import checked, shard
-from vllm_doctor.memory.stages import layers_of_stages, stage_of_layers
+from vllm_doctor.memory.stages import stage_of_layers
 
 GIB = 2**30
 # Methods that pack an unquantized checkpoint while loading (0.32 layers/quantization/online; bitsandbytes to 0.27).
@@ -228,8 +229,8 @@ def _extras(
 ) -> tuple[tuple[WeightPart, ...], tuple[str, ...]]:
     """Memory beside the checkpoint's: MLA's absorbed copies, LoRA slots, the speculative draft."""
     parts: list[WeightPart] = []
-    layers = max(layers_of_stages(len(architecture.layers), settings))
     if architecture.absorbed_elements and release >= (0, 7, 0):
+        layers = _layers_with_latents(architecture, settings)
         size = architecture.absorbed_elements // settings.tensor_parallel_size * model_bytes * layers
         parts.append(WeightPart(name="absorbed", size_bytes=size, source="vLLM 0.32 mla_attention.py W_UK, W_UV"))
     if architecture.host_bytes and settings.tables_on_gpu:
@@ -240,6 +241,18 @@ def _extras(
         parts.append(WeightPart(name="lora", size_bytes=size, source="vLLM 0.32 lora/layers create_lora_weights"))
     part, doubts = _draft(architecture, settings, draft)
     return (*parts, *part), doubts
+
+
+def _layers_with_latents(architecture: Architecture, settings: LaunchSettings) -> int:
+    """Layers of latent attention on the stage that has most of them."""
+    latent = [any(c.kind in _LATENT and c.own_element_bytes is None for c in k.caches) for k in architecture.kinds]
+    stages = [0] * settings.pipeline_parallel_size
+    for kind, stage in zip(architecture.layers, stage_of_layers(len(architecture.layers), settings), strict=True):
+        stages[stage] += latent[kind]
+    return max(stages)
+
+
+_LATENT = (CacheKind.LATENT, CacheKind.SLIDING_LATENT)
 
 
 def _draft(

@@ -56,25 +56,33 @@ def mtp_layer(config: Config) -> Layer:
     return base.kinds[base.layers[-1]]
 
 
+def low_rank_delta(hidden: int, heads: int, size: int, kernel: int) -> Tensors:
+    """Delta attention whose gates have a low rank."""
+    return (
+        *kda(hidden, heads, size, kernel),
+        *_low_rank("f", hidden, heads, size),
+        *_low_rank("g", hidden, heads, size),
+    )
+
+
+def _low_rank(name: str, hidden: int, heads: int, size: int) -> Tensors:
+    return (
+        *linear(f"self_attn.{name}_a_proj", size, hidden, Split.WHOLE),
+        *linear(f"self_attn.{name}_b_proj", heads * size, size, Split.ROWS),
+    )
+
+
 def _delta(section: Config, hidden: int, heads: int, size: int, kernel: int) -> Tensors:
     """Delta attention with gates of a low rank, or with one of full rank (use_full_rank_gate)."""
-    inner = heads * size
-    always = (
-        *linear("self_attn.f_a_proj", size, hidden, Split.WHOLE),
-        *linear("self_attn.f_b_proj", inner, size, Split.ROWS),
-    )
     if not section.flag("use_full_rank_gate"):
-        gate = (
-            *linear("self_attn.g_a_proj", size, hidden, Split.WHOLE),
-            *linear("self_attn.g_b_proj", inner, size, Split.ROWS),
-        )
-        return (*kda(hidden, heads, size, kernel), *always, *gate)
+        return low_rank_delta(hidden, heads, size, kernel)
     if size % _ALIGNED:
         raise ConfigError(f"linear_attn_config.head_dim {size} is no multiple of {_ALIGNED}")
     parts = tuple(
         replace(t, multiple=_ALIGNED) if t.name == "self_attn.b_proj" else t for t in kda(hidden, heads, size, kernel)
     )
-    return (*parts, *always, *linear("self_attn.g_proj", inner, hidden, Split.ROWS))
+    gate = linear("self_attn.g_proj", heads * size, hidden, Split.ROWS)
+    return (*parts, *_low_rank("f", hidden, heads, size), *gate)
 
 
 def _gate(config: Config, hidden: int) -> Tensors:

@@ -55,7 +55,8 @@ def indexer(config: Config, hidden: int) -> tuple[Tensors, tuple[Cache, ...]]:
         return (), ()
     tensors = (
         *linear("self_attn.indexer.wq_b", heads * size, config.positive("q_lora_rank"), Split.WHOLE),
-        *linear("self_attn.indexer.wk", size, hidden, Split.WHOLE),
+        # Joined with weights_proj, so never packed: FP8 is widened while it is loaded (deepseek_v2.py Indexer).
+        plain("self_attn.indexer.wk", size, hidden),
         plain("self_attn.indexer.k_norm", size, element_bytes=4),
         plain("self_attn.indexer.k_norm.bias", size, element_bytes=4),
         plain("self_attn.indexer.weights_proj", heads, hidden),

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, CacheKind, Layer, Split
-from vllm_doctor.memory.families import deepseek_v4, hyper, kimi
+from vllm_doctor.memory.families import deepseek_v4, dots, glm_next, hyper, inkling, kimi
 from vllm_doctor.memory.families.decoder import shape_of
 from vllm_doctor.memory.families.draft_parts import MOST, drafted, grown
 from vllm_doctor.memory.families.hybrid import nemotron_pattern
@@ -21,9 +21,10 @@ from vllm_doctor.memory.families.windows import SLIDING
 Block = Callable[[Config, Architecture], tuple[Layer, ...]]
 
 
-def read_mtp(config: Config, target: Architecture) -> Architecture:
+def read_mtp(config: Config, target: Architecture, tokens: int = 0) -> Architecture:
     """The MTP layers of a target (0.32 config/speculative.py hf_config_override: which architectures have them).
 
+    `tokens` that are drafted, where the launch says so: some build no more layers than that.
     Raises ConfigError for an architecture that has none, or whose config names none.
     """
     maker = _MTP.get(target.name) or _MTP.get(target.inside or "")
@@ -32,12 +33,29 @@ def read_mtp(config: Config, target: Architecture) -> Architecture:
     layers = maker(config, target)
     if not layers:
         raise ConfigError("num_nextn_predict_layers is 0: the model has no MTP layer")
+    if _built(target) & _AS_ASKED:
+        return _headless(config, target, layers[: tokens or None])
     hidden = target.hidden_size
     own = target.name in _OWN_HEADS or target.inside in _OWN_HEADS
-    heads = (head(target.vocabulary_size, hidden),) * (len(layers) if own else 1)
+    count = 0 if _built(target) & _LENT_HEADS else len(layers) if own else 1
+    heads = (head(target.vocabulary_size, hidden),) * count
     found = drafted(config, target, layers, hidden, heads)
-    borrows = ("embedding",) if own else ("embedding", "head")
+    borrows = () if _built(target) & _OWN_EMBEDDINGS else ("embedding",)
+    borrows = borrows if own else (*borrows, "head")
     return replace(found, quantization=target.quantization, borrows=borrows, approximations=(), exact=target.exact)
+
+
+def _built(target: Architecture) -> set[str]:
+    return {target.name, target.inside or ""}
+
+
+def _headless(config: Config, target: Architecture, layers: tuple[Layer, ...]) -> Architecture:
+    """Layers that are given the target's embedding and head once they are built (inkling/nvidia/mtp.py)."""
+    hidden, outer = target.hidden_size, _inkling_mtp(config)
+    chain = norm("chain_norm", hidden) if outer.flag("chain_hidden_post_norm") else ()
+    copied = plain("backbone_embed_norm", hidden, added=True)
+    found = drafted(config, target, layers, hidden, (*chain, *((copied,) if config.flag("use_embed_norm") else ())))
+    return replace(found, first=(), quantization=target.quantization, borrows=(), approximations=(), exact=target.exact)
 
 
 def _count(config: Config, *keys: str, default: int | None = None) -> int:
@@ -158,6 +176,18 @@ def _kimi_k3(config: Config, target: Architecture) -> tuple[Layer, ...]:
     return (grown(kimi.mtp_layer(config), *_joined(target.hidden_size)),) * _count(config)
 
 
+def _dots_note(config: Config, target: Architecture) -> tuple[Layer, ...]:
+    """Layers that each have a projection of their own, which is packed as the rest is (dots3_note/nvidia/mtp.py)."""
+    hidden = target.hidden_size
+    more = (*norms(3, hidden), *linear("eh_proj", hidden, 2 * hidden, Split.WHOLE))
+    return tuple(grown(layer, *more) for layer in dots.mtp_layers(config))
+
+
+def _glm_next(config: Config, target: Architecture) -> tuple[Layer, ...]:
+    """Layers of latent attention with experts, and one residual (glm5next/common/mtp.py)."""
+    return (grown(glm_next.mtp_layer(config), *_joined(target.hidden_size)),) * _count(config)
+
+
 def _qwen4(config: Config, target: Architecture) -> tuple[Layer, ...]:
     """Layers of full attention between hyper-connections, a mixer behind the last (qwen4_exp/nvidia/mtp.py)."""
     count, hidden = _count(config, "mtp_num_hidden_layers", default=1), target.hidden_size
@@ -169,6 +199,19 @@ def _qwen4(config: Config, target: Architecture) -> tuple[Layer, ...]:
     joins = tuple(t for name in ("fc_embedding", "fc_hidden") for t in linear(name, hidden, hidden, Split.ROWS))
     norms_ = (*norm("pre_fc_norm_embedding", hidden), *norm("pre_fc_norm_hidden", hidden * config.positive("hc_count")))
     return (grown(first, *joins, *norms_), *others)
+
+
+def _inkling_mtp(config: Config) -> Config:
+    return Config(config.outer or config.values).section("mtp_config") or Config({})
+
+
+def _inkling(config: Config, target: Architecture) -> tuple[Layer, ...]:
+    """Dense layers, each behind a projection of its own, some with a window (inkling/nvidia/mtp.py)."""
+    numbers, hidden = _inkling_mtp(config), target.hidden_size
+    near = set(numbers.counts("local_layer_ids"))
+    joined = (*norms(2, hidden), plain("input_proj", hidden, 2 * hidden))
+    kinds = [grown(inkling.depth_layer(config, near=is_near), *joined) for is_near in (False, True)]
+    return tuple(kinds[i in near] for i in range(_count(numbers)))
 
 
 def _ling(read: Callable[[Config], Architecture], split: Split | None) -> Block:
@@ -259,7 +302,10 @@ _MTP: Mapping[str, Block] = {
     "Exaone4_5_ForConditionalGeneration": _exaone45,
     "MiniMaxM3SparseForCausalLM": _minimax_m3,
     "HYV4ForCausalLM": _hunyuan_v4,
+    "Glm5NextForCausalLM": _glm_next,
+    "Dots3NoteTextModel": _dots_note,
     "Qwen4ExpForCausalLM": _qwen4,
+    "InklingForCausalLM": _inkling,
     "BailingMoeV2_5ForCausalLM": _ling(read_ling_25, None),
     "BailingMoeV3ForCausalLM": _ling(read_ling_3, Split.WHOLE),
     "KimiK3ForConditionalGeneration": _kimi_k3,
@@ -273,6 +319,15 @@ _MTP: Mapping[str, Block] = {
 # Each of these MTP layers has an lm_head of its own (step3p5_mtp.py has_own_lm_head).
 _OWN_HEADS = frozenset(("Step3p5ForCausalLM",))
 
+# Their checkpoints hold an embedding for the MTP layers (dots3_note/nvidia/mtp.py has_own_embed_tokens).
+_OWN_EMBEDDINGS = frozenset(("Dots3NoteTextModel",))
+
+# These are built without an lm_head, for the target's (glm5next/common/mtp.py defer_lm_head).
+_LENT_HEADS = frozenset(("Glm5NextForCausalLM",))
+
+# No more of these are built than tokens are drafted.
+_AS_ASKED = frozenset(("InklingForCausalLM",))
+
 # The names that vLLM gives to MTP layers; a checkpoint of these alone names them itself.
 MTP_LAYERS = frozenset(
     (
@@ -281,14 +336,17 @@ MTP_LAYERS = frozenset(
         "DeepSeekMTPModel",
         "DeepSeekV4MTPModel",
         "DeepseekV32MTPModel",
+        "Dots3NoteMTPModel",
         "ErnieMTPModel",
         "Exaone4_5_MTP",
         "ExaoneMoeMTP",
         "Glm4MoeLiteMTPModel",
         "Glm4MoeMTPModel",
+        "Glm5NextMTPModel",
         "GlmOcrMTPModel",
         "HYV3MTPModel",
         "HYV4MTPModel",
+        "InklingMTPModel",
         "InternS2MobiusMTP",
         "KimiK3MTPModel",
         "LongCatFlashMTPModel",

@@ -1,5 +1,7 @@
 """The parts that layers are made of: attention, MLP, experts, norms, with vLLM's way of dividing each."""
 
+from msgspec.structs import replace
+
 from vllm_doctor.memory.facts import Cache, CacheKind, Split, Tensor
 
 Tensors = tuple[Tensor, ...]
@@ -17,6 +19,11 @@ def linear(name: str, rows: int, columns: int, split: Split, *, bias: bool = Fal
 def plain(name: str, rows: int, columns: int = 0, split: Split = Split.WHOLE, **more: int | bool | None) -> Tensor:
     """A tensor that no quantization method packs."""
     return Tensor(name=name, rows=rows, columns=columns, split=split, **more)  # type: ignore[arg-type]
+
+
+def unpacked(tensors: Tensors) -> Tensors:
+    """Layers that vLLM builds without the checkpoint's quantization."""
+    return tuple(replace(t, linear=False) for t in tensors)
 
 
 def norm(name: str, size: int, *, bias: bool = False) -> Tensors:

@@ -300,20 +300,6 @@ def _horizon_experts(config: Config, layers: int) -> moe.Experts | None:
     return found._replace(shared=shared, shared_gate=False, corrected=config.flag("moe_gate_bias"))
 
 
-def read_pangu_ultra(config: Config) -> Architecture:
-    """openPangu Ultra MoE: DeepSeek's layers between two norms more, a bias on the router (openpangu.py)."""
-
-    def found(config: Config, layers: int) -> moe.Experts | None:
-        experts = moe.deepseek(config, layers)
-        return None if experts is None else experts._replace(corrected=config.flag("router_enable_expert_bias"))
-
-    base = read_latent(config, found)
-    if not config.flag("sandwich_norm"):
-        return base
-    more = norms(2, base.hidden_size)
-    return replace(base, kinds=tuple(Layer(tensors=(*k.tensors, *more), caches=k.caches) for k in base.kinds))
-
-
 def read_sarvam_latent(config: Config) -> Architecture:
     """Sarvam with latent attention: DeepSeek's layers with numbers of other names (sarvam.py)."""
     return read_latent(config, _sarvam)

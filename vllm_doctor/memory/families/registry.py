@@ -17,15 +17,19 @@ Reader = Callable[[Config], Architecture]
 
 deepseek_v4 = Lazily("deepseek_v4")
 deepseek_v41 = Lazily("deepseek_v41")
+dots = Lazily("dots")
 encoder_decoder = Lazily("encoder_decoder")
+glm_next = Lazily("glm_next")
 hybrid = Lazily("hybrid")
 hyper = Lazily("hyper")
+inkling = Lazily("inkling")
 inside = Lazily("inside")
 kimi = Lazily("kimi")
 latent = Lazily("latent")
 lightning = Lazily("lightning")
 linear_hybrid = Lazily("linear_hybrid")
 mllama = Lazily("mllama")
+pangu = Lazily("pangu")
 recent = Lazily("recent")
 relatives = Lazily("relatives")
 singles = Lazily("singles")
@@ -38,13 +42,16 @@ _OWN: Mapping[str, Reader] = {
     "DeepseekV32ForCausalLM": latent.read_latent,
     "DeepseekV4ForCausalLM": deepseek_v4.read_v4,
     "DeepseekV41TextModel": deepseek_v41.read_v41,
+    "Dots3NoteTextModel": dots.read_dots_note,
     "AXK1ForCausalLM": singles.read_axk1,
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
+    "Glm5NextForCausalLM": glm_next.read_glm_next,
     "GlmMoeDsaForCausalLM": latent.read_corrected,
     "LongcatFlashForCausalLM": latent.read_longcat,
     "HYV4ForCausalLM": hyper.read_hy_v4,
     "LongcatFlashNgramForCausalLM": latent.read_longcat_ngram,
-    "PanguUltraMoEForCausalLM": recent.read_pangu_ultra,
+    "PanguProMoEV2ForCausalLM": pangu.read_pangu,
+    "PanguUltraMoEForCausalLM": pangu.read_pangu,
     "MiniCPM3ForCausalLM": latent.read_minicpm3,
     "KimiLinearForCausalLM": kimi.read_kimi_linear,
     "BailingMoeV3ForCausalLM": linear_hybrid.read_ling_3,
@@ -83,6 +90,7 @@ _OWN: Mapping[str, Reader] = {
     "MiniMaxM1ForCausalLM": lightning.read_minimax_01,
     "MiniMaxText01ForCausalLM": lightning.read_minimax_01,
     "BailingMoeV2_5ForCausalLM": lightning.read_ling_25,
+    "InklingForCausalLM": inkling.read_inkling,
     "K2HorizonForCausalLM": recent.read_k2_horizon,
     "MistralLarge3ForCausalLM": latent.read_deepseek,
     "SarvamMLAForCausalLM": recent.read_sarvam_latent,

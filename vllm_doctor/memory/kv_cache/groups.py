@@ -52,7 +52,7 @@ def promoted(layers: Sequence[Placed]) -> Sequence[Placed]:
     if not kinds & set(FULL_KINDS) or not kinds & set(LOCAL_KINDS):
         return layers
     return [
-        p._replace(spec=p.spec._replace(kind=CacheKind.FULL, window=0)) if p.spec.kind in LOCAL_KINDS else p
+        p._replace(spec=p.spec._replace(kind=CacheKind.FULL, window=0, retained=0)) if p.spec.kind in LOCAL_KINDS else p
         for p in layers
     ]
 

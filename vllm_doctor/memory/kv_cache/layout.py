@@ -216,7 +216,7 @@ def kv_layout(
     per_stage = [[p.spec for p in placed if p.stage == s] for s in range(stages)]
     return KvLayout(
         bytes_per_token_per_gpu=max((_token_bytes(s) for s in per_stage), default=0.0),
-        block_size=min((p.spec.block for p in placed if p.spec.kind not in _WITHOUT_LENGTH), default=16),
+        block_size=min((p.spec.block for p in placed if _grows(p.spec)), default=16),
         stage_block_bytes=tuple(max((g.stage_bytes[s] for g in groups), default=0) for s in range(stages)),
         groups=groups,
         release=release,
@@ -233,8 +233,13 @@ def kv_layout(
 _WITHOUT_LENGTH = (CacheKind.STATE, CacheKind.SLIDING_LATENT, CacheKind.RING)
 
 
+def _grows(spec: Spec) -> bool:
+    """Whether more tokens take more blocks; of a window that one block holds (Inkling's convolutions) they do not."""
+    return spec.kind not in _WITHOUT_LENGTH and not 0 < spec.window <= spec.block
+
+
 def _token_bytes(specs: list[Spec]) -> float:
-    return sum(s.page / s.block for s in specs if s.kind not in _WITHOUT_LENGTH)
+    return sum(s.page / s.block for s in specs if _grows(s))
 
 
 def _counted(specs: list[Spec]) -> tuple[tuple[Spec, int], ...]:

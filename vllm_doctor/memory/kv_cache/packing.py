@@ -114,7 +114,7 @@ def _is_latent(bucket: Bucket) -> bool:
 
 def _is_state(bucket: Bucket, repeats: int | None) -> bool:
     kind = bucket.layers[0].spec.kind
-    return kind is CacheKind.RING or (repeats is None and kind is CacheKind.SLIDING_LATENT)
+    return kind in (CacheKind.STATE, CacheKind.RING) or (repeats is None and kind is CacheKind.SLIDING_LATENT)
 
 
 def _widest(bucket: Bucket, groups: int) -> int:

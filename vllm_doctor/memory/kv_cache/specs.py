@@ -3,9 +3,13 @@
 from math import lcm
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from vllm_doctor.errors import DoctorError
+from vllm_doctor.memory.drafting import MTP_METHODS
 from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8, latent_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
+from vllm_doctor.memory.implementation import built_as
 from vllm_doctor.memory.kv_cache.records import block_multiple, packed_block, page_bytes, ring_tokens
 
 DEFAULT_BLOCK = 16
@@ -18,6 +22,14 @@ LATENT_ALIGNMENT = 128
 DELTA_CHECKPOINTS_FROM: Release = (0, 33, 0)
 _DELTA_ALIGNMENT = 64
 _DELTA_KEY_SIZE = 128
+# dots3 note's own backend (models/dots3_note/nvidia/attention.py, v1/attention/backends/mla/flashattn_mla_sparse.py).
+_WIDE_ONLY = frozenset(("Dots3NoteTextModel",))
+_WIDE = ("auto", "float16", "bfloat16")
+_WIDE_ERROR = "FlashAttnMLASparseImpl currently supports only FP16/BF16 KV cache."
+_WITHOUT_ROPE = frozenset(("Glm5NextForCausalLM",))
+SLIDING = (CacheKind.SLIDING, CacheKind.SLIDING_LATENT)
+# In 0.28, and not in 0.20 yet.
+RETAINED_FROM: Release = (0, 28, 0)
 # The states of these keep one more block, the checkpoint of a prefill (mamba_mixer2.py, kda.py; 0.32).
 CHECKPOINTED = ("mamba2", "kda")
 
@@ -25,7 +37,8 @@ CHECKPOINTED = ("mamba2", "kda")
 class Spec(NamedTuple):
     """A layer's cache on a rank: tokens and bytes of a block, `window` in tokens, `states` blocks a request needs.
 
-    `alignment`: where pages of several layers lie in one block, its bytes are a multiple of that.
+    `alignment`: where pages of several layers lie in one block, its bytes are a multiple of that. `retained`: tokens
+    that stay beyond the window.
     """
 
     kind: CacheKind
@@ -34,6 +47,7 @@ class Spec(NamedTuple):
     window: int = 0
     states: int = 0
     alignment: int = 1
+    retained: int = 0
 
     def blocks_of_request(self, max_model_len: int, in_flight: int, encoder_tokens: int, dcp: int) -> int:
         """The most blocks that one request can hold (v1/kv_cache_interface.py max_memory_usage_bytes, 0.32)."""
@@ -41,7 +55,7 @@ class Spec(NamedTuple):
             case CacheKind.FULL | CacheKind.LATENT:
                 return cdiv(cdiv(max_model_len, dcp), self.block)
             case CacheKind.SLIDING | CacheKind.SLIDING_LATENT:
-                return cdiv(min(self.window - 1 + in_flight, max_model_len), self.block) + 1
+                return cdiv(min(self.window - 1 + self.retained + in_flight, max_model_len), self.block) + 1
             case CacheKind.CHUNKED:
                 return cdiv(min(self.window + in_flight, max_model_len), self.block)
             case CacheKind.CROSS:
@@ -76,7 +90,8 @@ def attention_token_bytes(cache: Cache, settings: LaunchSettings, model_bytes: i
         heads = 1
     else:
         size = cache_head_bytes(kv_dtype, model_bytes, cache.head_size, cache.value_size)
-        heads = max(1, cache.kv_heads // settings.tensor_parallel_size)
+        divided = 1 if cache.kind is CacheKind.RING else settings.tensor_parallel_size
+        heads = max(1, cache.kv_heads // divided)
     if cache.own_element_bytes is not None:
         size = (cache.head_size + cache.value_size) * cache.own_element_bytes
     if size is None:
@@ -186,7 +201,9 @@ def block_tokens(
     attention = next((c for c in caches if c.kind is not CacheKind.STATE), None)
     if not architecture.is_hybrid or attention is None or state == 0:
         return block, None
-    token = attention_token_bytes(attention, settings, model_bytes)
+    # Here a packed latent counts as so many bytes as it has numbers.
+    plainly = replace(settings, kv_cache_dtype="fp8") if settings.kv_cache_dtype == "fp8_ds_mla" else settings
+    token = attention_token_bytes(attention, plainly, model_bytes)
     step = max(kernel, block, LATENT_ALIGNMENT if attention.kind is CacheKind.LATENT else 0)
     if exports_checkpoints(architecture, settings, release, device):
         step = lcm(step, _DELTA_ALIGNMENT)
@@ -210,6 +227,7 @@ def rank_specs(
     align = prefix_caching(architecture, settings, release)
     exported = exports_checkpoints(architecture, settings, release, device)
     state_block = settings.mamba_block_size or (block if align else max_model_len)
+    retained = _retained(settings, release, draft)
 
     def one(cache: Cache) -> Spec:
         if cache.kind is CacheKind.STATE:
@@ -220,12 +238,35 @@ def rank_specs(
             own = ring_tokens(settings) if cache.kind is CacheKind.RING else cache.block or block
             page = page_bytes(cache, own, architecture, settings, device)
             multiple = block_multiple(cache, architecture, settings, release, device)
-            return Spec(cache.kind, own, page, window=cache.window or 0, alignment=multiple)
+            kept = retained if cache.kind in SLIDING else 0
+            return Spec(cache.kind, own, page, window=cache.window or 0, alignment=multiple, retained=kept)
         token = attention_token_bytes(cache, settings, model_bytes)
-        return Spec(cache.kind, block, block * token, window=cache.window or 0)
+        own = _own_block(cache, settings) or block
+        page = own // cache.tokens_per_state * token
+        return Spec(cache.kind, own, page, window=cache.window or 0, retained=retained if cache.kind in SLIDING else 0)
 
     kinds = (*architecture.kinds, *(draft.kinds if draft is not None else ()))
     return tuple(tuple(one(c) for c in kind.caches) for kind in kinds)
+
+
+def _retained(settings: LaunchSettings, release: Release, draft: Architecture | None) -> int:
+    """What several MTP layers read once more of what lies behind a window.
+
+    0.32 config/vllm.py num_prefill_lookahead_tokens, v1/core/kv_cache_utils.py get_kv_cache_configs.
+    """
+    asked = settings.draft
+    if asked is None or draft is None or asked.method not in MTP_METHODS or release < RETAINED_FROM:
+        return 0
+    return max(0, asked.tokens - 1) if min(len(draft.layers), asked.tokens) > 1 else 0
+
+
+def _own_block(cache: Cache, settings: LaunchSettings) -> int | None:
+    """Tokens of a block that the layer sets itself; a ring has room for the drafts (glm5next/common/attention.py)."""
+    if cache.kind is not CacheKind.RING or cache.block is None:
+        return cache.block
+    speculative = settings.draft.tokens if settings.draft is not None else 0
+    turns = cdiv(cache.block + speculative, cache.block)
+    return int(cache.block * 2 ** (turns - 1).bit_length())
 
 
 def _state_blocks(cache: Cache, settings: LaunchSettings, release: Release, align: bool) -> int:
@@ -256,16 +297,24 @@ def model_element_bytes(architecture: Architecture, settings: LaunchSettings) ->
     return element_bytes(dtype) or 2
 
 
+def takes_fp8_cache(architecture: Architecture) -> bool:
+    """Whether the model's own attention backend takes anything but 16 bits."""
+    return built_as(architecture) not in _WIDE_ONLY
+
+
 def served_dtype(architecture: Architecture, settings: LaunchSettings, release: Release) -> str:
     """The format of the KV cache: `auto` takes what the checkpoint asks for (0.32 utils/torch_utils.py).
 
     DeepSeek's sparse attention packs FP8 in its own layout, which was its default at first (0.11 to 0.2x; 0.32 takes
-    bfloat16: model_executor/models/config.py DeepseekV32ForCausalLM).
+    bfloat16: model_executor/models/config.py DeepseekV32ForCausalLM). Latents without RoPE have no place in that layout
+    (v1/attention/backends/mla/flashmla_sparse.py supports_combination). Raises DoctorError where vLLM refuses it.
     """
     dtype = settings.kv_cache_dtype
     quantization = architecture.quantization
     if dtype == "auto" and quantization is not None and quantization.kv_cache_dtype is not None:
         dtype = quantization.kv_cache_dtype
-    if architecture.sparse_attention and (is_fp8(dtype) or (dtype == "auto" and release < (0, 22, 0))):
-        return "fp8_ds_mla"
-    return dtype
+    if not takes_fp8_cache(architecture) and dtype not in _WIDE:
+        raise DoctorError(f"--kv-cache-dtype {dtype}: vLLM refuses it: {_WIDE_ERROR}", "leave the flag out")
+    if not architecture.sparse_attention or built_as(architecture) in _WITHOUT_ROPE:
+        return dtype
+    return "fp8_ds_mla" if is_fp8(dtype) or (dtype == "auto" and release < (0, 22, 0)) else dtype

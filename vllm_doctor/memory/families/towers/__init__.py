@@ -52,6 +52,7 @@ TOWERS: Mapping[str, str] = {
     "Glm4vForConditionalGeneration": "glm.glm4v",
     "Glm4vMoeForConditionalGeneration": "glm.glm4v",
     "GlmOcrForConditionalGeneration": "glm.glm_ocr",
+    "Glm5NextForConditionalGeneration": "glm.glm_next",
     "Gemma3nForConditionalGeneration": "gemma.gemma3n",
     "Gemma4ForConditionalGeneration": "gemma.gemma4",
     "Gemma4UnifiedForConditionalGeneration": "gemma.gemma4_unified",
@@ -63,7 +64,8 @@ TOWERS: Mapping[str, str] = {
     "Ovis": "navit.ovis",
     "MuseGlimmerForConditionalGeneration": "navit.muse_glimmer",
     "MiniCPMV4_6ForConditionalGeneration": "navit.minicpm_v4_6",
-    "MiniCPMV4_7ForConditionalGeneration": "navit.minicpm_v4_6",
+    "MiniCPMV4_7ForConditionalGeneration": "navit.minicpm_v4_7",
+    "MiniCPMOcrForConditionalGeneration": "navit.minicpm_v4_7",
     "QianfanOCRForConditionalGeneration": "intern.chat",
     "Qwen2AudioForConditionalGeneration": "audio.qwen2_audio",
     "UltravoxModel": "audio.ultravox",
@@ -85,6 +87,7 @@ TOWERS: Mapping[str, str] = {
     "Ovis2_6ForCausalLM": "navit.ovis2_5",
     "Ovis2_6_MoeForCausalLM": "navit.ovis2_5",
     "DotsOCRForCausalLM": "navit.dots_ocr",
+    "Dots3NoteForCausalLM": "note.dots_note",
     "KeyeForConditionalGeneration": "navit.keye",
     "KeyeVL1_5ForConditionalGeneration": "navit.keye1_5",
     "IsaacForConditionalGeneration": "navit.isaac",
@@ -145,6 +148,7 @@ TOWERS: Mapping[str, str] = {
     "MiDashengLMModel": "speech.dasheng",
     "FireRedASR2ForConditionalGeneration": "speech.fire_red",
     "FunASRForConditionalGeneration": "speech.fun_asr",
+    "InklingForConditionalGeneration": "folding.inkling",
 }
 
 
@@ -156,6 +160,7 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "Moondream3ForCausalLM": "Moondream3TextModel",
     "HfMoondream": "Moondream3TextModel",
     "DotsOCRForCausalLM": "Qwen2ForCausalLM",
+    "Dots3NoteForCausalLM": "Dots3NoteTextModel",
     "InternS1ProForConditionalGeneration": "InternS1ProTextModel",
     "InternS2MobiusForConditionalGeneration": "InternS2MobiusModel",
     "NemotronParseForConditionalGeneration": "MBartDecoderNoPos",
@@ -170,6 +175,7 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "Phi4MMForCausalLM": "Phi3ForCausalLM",
     "Ernie4_5_VLMoeForConditionalGeneration": "Ernie4_5_VLMoeForCausalLM",
     "GLM4VForCausalLM": "ChatGLMModel",
+    "Glm5NextForConditionalGeneration": "Glm5NextForCausalLM",
     "Phi4ForCausalLMV": "Phi3ForCausalLM",
     "Granite4VisionForConditionalGeneration": "GraniteForCausalLM",
     "KeyeForConditionalGeneration": "Qwen3ForCausalLM",
@@ -184,6 +190,7 @@ LANGUAGE_MODELS: Mapping[str, str] = {
     "KimiK3ForConditionalGeneration": "KimiLinearForCausalLM",
     "FireRedASR2ForConditionalGeneration": "Qwen2ForCausalLM",
     "FunASRForConditionalGeneration": "Qwen3ForCausalLM",
+    "InklingForConditionalGeneration": "InklingForCausalLM",
 }
 
 

@@ -52,7 +52,16 @@ def glm4v(whole: Config) -> Towers:
 
 def glm_ocr(whole: Config) -> Towers:
     """GLM-OCR: norms of queries and keys, biases, no positions (glm_ocr.py)."""
-    vision, text = part(whole, "vision_config"), text_of(whole)
+    return _without_positions(part(whole, "vision_config"), text_of(whole).positive("intermediate_size"))
+
+
+def glm_next(whole: Config) -> Towers:
+    """GLM-5.3-Flash: GLM-OCR's with a merger of a width of its own (glm5next/common/multimodal.py)."""
+    vision = part(whole, "vision_config")
+    return _without_positions(vision, vision.positive("projection_intermediate_size", default=10240))
+
+
+def _without_positions(vision: Config, inner: int) -> Towers:
     width, out = vision.positive("hidden_size"), vision.positive("out_hidden_size")
     merge = vision.positive("spatial_merge_size", default=2) ** 2
     size = width // vision.positive("num_heads", "num_attention_heads")
@@ -60,7 +69,7 @@ def glm_ocr(whole: Config) -> Towers:
     tensors = (
         *patches(vision, width, vision.positive("temporal_patch_size", default=2)),
         *times(block.tensors(), depth_of(vision)),
-        *_merger(out, text.positive("intermediate_size")),
+        *_merger(out, inner),
         *kept_numbers(out, width * merge),
         *rms_norm(width),
     )

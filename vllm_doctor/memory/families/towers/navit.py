@@ -205,11 +205,19 @@ def muse_glimmer(whole: Config) -> Towers:
 
 def minicpm_v4_6(whole: Config) -> Towers:
     """MiniCPM-V 4.6: SigLIP, a merger between its blocks and one after them (minicpmv4_6.py)."""
+    return _minicpm(whole, depth_of(part(whole, "vision_config")) - (1 if whole.flag("drop_vision_last_layer") else 0))
+
+
+def minicpm_v4_7(whole: Config) -> Towers:
+    """MiniCPM-V 4.7 and MiniCPM-OCR (0.33): that of 4.6, with every block whatever the config says (minicpmv4_7.py)."""
+    return _minicpm(whole, depth_of(part(whole, "vision_config")))
+
+
+def _minicpm(whole: Config, layers: int) -> Towers:
     vision, hidden = part(whole, "vision_config"), text_width(whole)
     width = vision.positive("hidden_size")
     merge = _merge(whole, "merge_kernel_size")
     inner = width * _merge(vision, "window_kernel_size")
-    layers = depth_of(vision) - (1 if whole.flag("drop_vision_last_layer") else 0)
     merger = (
         *cut(3 * width, width),
         *linear("vision.attn.proj", width, width, Split.COLUMNS, bias=True),
