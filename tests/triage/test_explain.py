@@ -219,6 +219,15 @@ def test_a_fix_says_what_it_is_about_and_says_it_once(line: str, fixes: list[str
     assert [f.title for f in explain_text(line).findings[0].finding.fixes] == fixes
 
 
+def test_the_frames_of_a_notebook_stand_under_its_error() -> None:
+    text = (
+        "INFO 11-01 23:47:29 [gpu_model_runner.py:3118] Graph capturing finished in 23 secs, took 2.28 GiB\n"
+        "OutOfMemoryError                          Traceback (most recent call last)\n"
+        "File vllm/v1/worker/gpu_model_runner.py:2874, in GPUModelRunner._dummy_sampler_run(self, hidden_states)\n"
+    )
+    assert explain_text(text).findings[0].finding.cause == "oom-activation"
+
+
 def test_memory_that_runs_out_has_another_remedy_at_every_stage() -> None:
     out = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 594.00 MiB."
     remedies = {}

@@ -7,6 +7,7 @@ from vllm_doctor.triage.signature import Role
 
 # The frames of one traceback stand within so many lines of its last line.
 TRACEBACK_LINES = 90
+_TRACEBACK = "Traceback (most recent call last)"
 
 # Of the frames of one traceback, the one that says most. The sampler is warmed up by the function that captures, a
 # capture runs the model's forward as a profile run does, and the profile run is called from the start of the engine, so
@@ -40,10 +41,14 @@ class Stages:
         return next((stage for stage in FRAME_ORDER if stage in stages), "")
 
     def _of_frames(self, match: Match) -> str:
+        first, last = match.number - TRACEBACK_LINES, match.number
+        if _TRACEBACK in match.line.text:
+            # IPython names the error above its frames.
+            first, last = match.number, match.number + TRACEBACK_LINES
         stages = {
             m.signature.stage[3:]
             for m in self._frames
-            if match.number - TRACEBACK_LINES <= m.number <= match.number
+            if first <= m.number <= last
             and (not m.line.process or not match.line.process or m.line.process == match.line.process)
         }
         return next((stage for stage in FRAME_ORDER if stage in stages), "")
