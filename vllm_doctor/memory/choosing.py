@@ -7,7 +7,7 @@ from msgspec import Struct, structs
 
 from vllm_doctor.facts import Launch
 from vllm_doctor.memory import boards, parallelism
-from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.backend import architecture_of
 from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release
 from vllm_doctor.memory.plan import Plan, plan
@@ -28,7 +28,7 @@ class Choice(Struct, frozen=True, kw_only=True):
 
 def choices(launch: Launch, config: Config, release: Release | None) -> Iterator[Choice]:
     """Every board of the catalogue, by tensor parallelism over the sizes that divide the model."""
-    architecture = read_architecture(config.text)
+    architecture = architecture_of(config.text, launch)
     settings = read_settings(launch)
     wants_bfloat16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and architecture.dtype == "bfloat16")
     least = _BFLOAT16_CAPABILITY if wants_bfloat16 else _LEAST_CAPABILITY

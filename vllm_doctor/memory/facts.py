@@ -38,6 +38,10 @@ class Split(str, Enum):
     EXPERT_WHOLE = "experts-whole"
 
 
+# How names of a tower's tensors begin that are built though a launch allows no medium.
+LASTING = "lasting."
+
+
 class Tensor(Facts, frozen=True):
     """A weight matrix (`columns` > 0) or a vector (`columns` 0) of a layer, `copies` times.
 
@@ -45,6 +49,7 @@ class Tensor(Facts, frozen=True):
     unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS;
     an encoder's heads, for its rows and columns, which stay whole where the ranks do not divide the heads.
     `smallest`: where ranks divide that side, each holds so many at least; `multiple`: its rows on a rank are one.
+    `units`: the ranks must divide so many (heads, a width), or vLLM refuses to build the layer; 0: any number does.
     `element_bytes`: where it differs from the model's dtype. `added`: allocated by vLLM, not in the checkpoint, so that
     it counts as memory and not as a parameter of the model.
     """
@@ -60,6 +65,7 @@ class Tensor(Facts, frozen=True):
     added: bool = False
     smallest: int = 0
     multiple: int = 1
+    units: int = 0
 
     @property
     def parameters(self) -> int:

@@ -103,6 +103,7 @@ _OWN: Mapping[str, Reader] = {
     "CohereCompassForCausalLM": inside.read_compass,
     "TransformersForCausalLM": wrapped.read_wrapped,
     "TransformersMoEForCausalLM": wrapped.read_wrapped,
+    **dict.fromkeys(beside.THROUGH_TRANSFORMERS, wrapped.read_inside),
 }
 
 # The language model inside of a multi-modal one, by the model type of its config.
@@ -232,6 +233,8 @@ def towers_of(name: str, whole: Config) -> Towers:
     built = (pooled_name(name, is_known) or (name,))[0]
     if built == "MuseGlimmerForCausalLM" and whole.section("text_config") is not None:
         built = "MuseGlimmerForConditionalGeneration"  # One class for both: its tower is built where it is configured.
+    if built in beside.THROUGH_TRANSFORMERS:
+        return beside.through_transformers(whole)
     if built in _OWN or built in STYLES or built in POOLED:
         return Towers()
     return beside.towers_of(built, whole)

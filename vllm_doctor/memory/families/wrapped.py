@@ -1,9 +1,11 @@
 """Models that vLLM runs through Transformers' own code under its backend's names: the layers are the model type's."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import Config, ConfigError
-from vllm_doctor.memory.facts import Architecture
+from vllm_doctor.memory.facts import Architecture, Layer, Tensor
 
 # The types whose layers the backend was seen to divide as vLLM's own classes do (0.32 model_executor/models/
 # transformers). Those that are left out it divides otherwise (gpt-oss and Nemotron keep MLPs whole), or nobody looked.
@@ -32,6 +34,26 @@ _BY_TYPE: Mapping[str, str] = {
     "starcoder2": "Starcoder2ForCausalLM",
 }
 
+# The language models inside of multi-modal ones, by the type of their part of the config; likewise.
+_INSIDE: Mapping[str, str] = {
+    **_BY_TYPE,
+    "cohere2": "Cohere2ForCausalLM",
+    "emu3_text_model": "LlamaForCausalLM",
+    "gemma": "GemmaForCausalLM",
+    "glm4v_moe_text": "Glm4MoeForCausalLM",
+    "glm4v_text": "Glm4ForCausalLM",
+    "glm_ocr_text": "Glm4ForCausalLM",
+    "hunyuan_vl_text": "HunYuanDenseV1ForCausalLM",
+    "qwen2_5_vl": "Qwen2ForCausalLM",
+    "qwen2_5_vl_text": "Qwen2ForCausalLM",
+    "qwen2_vl": "Qwen2ForCausalLM",
+    "qwen2_vl_text": "Qwen2ForCausalLM",
+    "qwen3_vl_moe_text": "Qwen3MoeForCausalLM",
+    "qwen3_vl_text": "Qwen3ForCausalLM",
+}
+# What the classes of Transformers have whatever the config says (5.19 glm4v/modeling_glm4v.py).
+_OWN_VALUES: Mapping[str, Mapping[str, bool]] = {"glm4v_text": {"attention_bias": True}}
+
 
 def read_wrapped(config: Config) -> Architecture:
     """The decoder of that model type; raises ConfigError for others, for towers, and for one that looks both ways."""
@@ -45,3 +67,40 @@ def read_wrapped(config: Config) -> Architecture:
     if config.get("is_causal") is False:
         raise ConfigError("is_causal is false: what the Transformers backend caches then is not known")
     return reader_of(name, config)(config)
+
+
+def read_inside(config: Config) -> Architecture:
+    """The language model of a multi-modal one; raises ConfigError for types that are not known, and for text alone."""
+    name = _INSIDE.get(config.model_type)
+    if name is None:
+        raise ConfigError(f"how Transformers' layers of the type {config.model_type!r:.60} are divided is not known")
+    if not config.outer and not any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config")):
+        raise ConfigError("no part of it is a tower, and the Transformers backend asks for a processor of one")
+    if config.get("is_causal") is False:
+        raise ConfigError("is_causal is false: what the Transformers backend caches then is not known")
+    # Either part may say that lm_head is the embedding (0.32 models/transformers/base.py _get_tie_word_embeddings).
+    key = "tie_word_embeddings"
+    tied = config.flag(key) or (bool(config.outer) and Config(config.outer).flag(key))
+    outer = {**config.outer, key: tied} if config.outer else None
+    values = {**config.values, **_OWN_VALUES.get(config.model_type, {}), key: tied}
+    return _as_transformers(_reader(name, config)(Config(values, config.model_type, outer)))
+
+
+def _reader(name: str, config: Config) -> Callable[[Config], Architecture]:
+    """The reader without what vLLM's own class adds to a sliding window."""
+    from vllm_doctor.memory.families.decoder import decoder
+    from vllm_doctor.memory.families.registry import reader_of
+    from vllm_doctor.memory.families.styles import STYLES
+
+    style = STYLES.get(name)
+    return decoder(style._replace(widen=0)) if style is not None else reader_of(name, config)
+
+
+def _as_transformers(base: Architecture) -> Architecture:
+    """Routers in the model's dtype; their corrections are buffers."""
+    return replace(base, kinds=tuple(Layer(tensors=_plain_router(k.tensors), caches=k.caches) for k in base.kinds))
+
+
+def _plain_router(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    kept = (t for t in tensors if not t.name.endswith("e_score_correction_bias"))
+    return tuple(replace(t, element_bytes=None) if t.name == "mlp.gate" else t for t in kept)
