@@ -130,6 +130,7 @@ WITHOUT_STAGES = frozenset(
         "BertSpladeSparseEmbeddingModel",
         "BgeM3EmbeddingModel",
         "CLIPModel",
+        "CohereAsrForConditionalGeneration",
         "ColBERTJinaRobertaModel",
         "ColBERTLfm2Model",
         "ColBERTModernBertModel",

@@ -15,6 +15,7 @@ from vllm_doctor.memory.families.towers import Towers
 
 Reader = Callable[[Config], Architecture]
 
+cohere_asr = Lazily("cohere_asr")
 encoder_decoder = Lazily("encoder_decoder")
 hybrid = Lazily("hybrid")
 hyper = Lazily("hyper")
@@ -88,6 +89,7 @@ _OWN: Mapping[str, Reader] = {
     "MiniMaxM3SparseForCausalLM": sparse.read_minimax_m3,
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
+    "CohereAsrForConditionalGeneration": cohere_asr.read_cohere_asr,
     "MolmoModel": inside.read_molmo,
     "InternS2MobiusModel": inside.read_mobius,
     "MBartDecoderNoPos": encoder_decoder.read_nemotron_parse,
