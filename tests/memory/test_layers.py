@@ -22,6 +22,7 @@ KINDS = {
     CacheKind.SLIDING: "SlidingWindow",
     CacheKind.CHUNKED: "ChunkedLocalAttention",
     CacheKind.LATENT: "MLAAttention",
+    CacheKind.HIDDEN: "HiddenStateCache",
     CacheKind.CROSS: "CrossAttention",
     CacheKind.STATE: "Mamba",
 }
@@ -39,6 +40,7 @@ def caches_of(architecture: Architecture, settings: LaunchSettings) -> list[list
     for kind in architecture.layers[: layers_of_stages(len(architecture.layers), settings)[0]]:
         for cache in architecture.kinds[kind].caches:
             heads = 1 if cache.kind is CacheKind.LATENT else max(1, cache.kv_heads // tp)
+            heads = cache.kv_heads if cache.kind is CacheKind.HIDDEN else heads
             states = sum(-(-s.divided // tp) * s.fixed for s in cache.states)
             sizes = (0, 0) if cache.states else (heads, cache.head_size)
             key = (KINDS[cache.kind], *sizes, cache.window or 0, states)

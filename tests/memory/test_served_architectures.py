@@ -9,6 +9,7 @@ import pytest
 from vllm_doctor import releases
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.config_values import Config, ConfigError
+from vllm_doctor.memory.drafting import KEEPER
 from vllm_doctor.memory.families.drafts import DRAFTS
 from vllm_doctor.memory.families.mtp import MTP_LAYERS
 from vllm_doctor.memory.families.registry import reader_of
@@ -36,7 +37,7 @@ def is_read(name: str) -> bool:
 
     Drafts are read beside their target only.
     """
-    if name in DRAFTS or name in MTP_LAYERS:
+    if name in DRAFTS or name in MTP_LAYERS or name == KEEPER:
         return True
     try:
         reader_of(name, Config({}))

@@ -80,6 +80,7 @@ class CacheKind(str, Enum):
     SLIDING = "sliding"
     CHUNKED = "chunked"
     LATENT = "latent"
+    HIDDEN = "hidden"
     CROSS = "cross"
     STATE = "state"
 
@@ -206,12 +207,16 @@ class Architecture(Facts, frozen=True):
 
 
 class DraftModel(Facts, frozen=True):
-    """`--speculative-config`: the method, the draft's name and how many tokens it proposes."""
+    """`--speculative-config`: the method, the draft's name and how many tokens it proposes.
+
+    `hidden_states`: of how many layers the method `extract_hidden_states` keeps what they hand on.
+    """
 
     method: str | None = None
     model: str | None = None
     tokens: int = 0
     tensor_parallel_size: int | None = None
+    hidden_states: int = 0
 
 
 class LaunchSettings(Facts, frozen=True):
