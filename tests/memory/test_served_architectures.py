@@ -12,6 +12,7 @@ from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.drafting import KEEPER
 from vllm_doctor.memory.families.drafts import DRAFTS
 from vllm_doctor.memory.families.mtp import MTP_LAYERS
+from vllm_doctor.memory.families.pooling import POOLED
 from vllm_doctor.memory.families.registry import reader_of
 from vllm_doctor.memory.families.towers import TOWERS
 
@@ -42,7 +43,7 @@ def is_read(name: str) -> bool:
     try:
         reader_of(name, Config({}))
     except ConfigError:
-        return name in TOWERS
+        return name in TOWERS or (name in POOLED and POOLED[name].inside in TOWERS)
     return True
 
 

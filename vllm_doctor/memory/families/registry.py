@@ -209,7 +209,8 @@ def language_model(name: str, text: Config) -> str | None:
 def _pooled(name: str, inside: str, pooled: Pooled, text: Config) -> Reader:
     base = pooled.inside if callable(pooled.inside) else reader_of(inside, text)
     found = pooled._replace(both_ways=pooled.both_ways or looks_both_ways(name, inside, text))
-    return lambda config: replace(with_head(base(config), found, config), inside=inside)
+    within = language_model(inside, text) or inside
+    return lambda config: replace(with_head(base(config), found, config), inside=within)
 
 
 def _both_ways(reader: Reader) -> Reader:
