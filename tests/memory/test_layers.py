@@ -34,10 +34,15 @@ def settings_of(launch: dict[str, Any]) -> LaunchSettings:
     return LaunchSettings(tensor_parallel_size=launch["tp"], pipeline_parallel_size=launch["pp"])
 
 
+def layers_of(architecture: Architecture) -> tuple[tuple[int, ...], ...]:
+    return (architecture.layers, architecture.side_layers)
+
+
 def caches_of(architecture: Architecture, settings: LaunchSettings) -> list[list[Any]]:
     tp = settings.tensor_parallel_size
     counts: dict[tuple[Any, ...], int] = {}
-    for kind in architecture.layers[: layers_of_stages(len(architecture.layers), settings)[0]]:
+    first = (layers[: layers_of_stages(len(layers), settings)[0]] for layers in layers_of(architecture))
+    for kind in (kind for layers in first for kind in layers):
         for cache in architecture.kinds[kind].caches:
             heads = 1 if cache.kind is CacheKind.LATENT else max(1, cache.kv_heads // tp)
             heads = cache.kv_heads if cache.kind is CacheKind.HIDDEN else heads

@@ -103,7 +103,8 @@ class Cache(Facts, frozen=True):
 
     `window` is the sliding window or the chunk in tokens. `value_size` 0: no separate values (MLA). `state_name` is
     vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`, `ling_kda`).
-    `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it.
+    `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it. `states_per_token`: of an
+    encoder that hears several frames while the decoder says one token.
     """
 
     kind: CacheKind
@@ -114,6 +115,7 @@ class Cache(Facts, frozen=True):
     states: tuple[StateTensor, ...] = ()
     state_name: str = ""
     own_element_bytes: int | None = None
+    states_per_token: int = 1
 
 
 class Layer(Facts, frozen=True):
@@ -148,15 +150,16 @@ class Quantization(Facts, frozen=True):
 class Architecture(Facts, frozen=True):
     """What of a config.json drives memory.
 
-    `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
-    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
-    pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is built
-    on. `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the widest dense
-    MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
-    the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
-    architecture has. `state_key_size` is that of a delta net's heads. `borrows`: what a draft takes from its target
-    (`embedding`, `head`). `media`: what the towers take (`image`, `video`, `audio`). `exact`: every term is known; else
-    `approximations` says what is not.
+    `layers` in order, every entry an index into `kinds`; `side_layers` are likewise those of an encoder that keeps
+    a cache, which stages deal out as well. `first` are tensors of the first pipeline stage (embedding), `last`
+    those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
+    pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is
+    built on. `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the
+    widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables (or other
+    tables of positions), `absorbed_elements` those of the copies that MLA makes per layer. `kernel_block`: tokens
+    of the smallest block of a backend that only this architecture has. `state_key_size` is that of a delta net's
+    heads. `borrows`: what a draft takes from its target (`embedding`, `head`). `media`: what the towers take
+    (`image`, `video`, `audio`). `exact`: every term is known; else `approximations` says what is not.
     """
 
     name: str
@@ -169,6 +172,7 @@ class Architecture(Facts, frozen=True):
     first: tuple[Tensor, ...]
     last: tuple[Tensor, ...]
     towers: tuple[Tensor, ...] = ()
+    side_layers: tuple[int, ...] = ()
     attention_heads: int = 0
     kv_heads: int = 0
     head_size: int = 0

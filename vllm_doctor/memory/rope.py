@@ -9,16 +9,13 @@ from vllm_doctor.memory.families.windows import layer_types
 def rope_elements(text: Config, base: Architecture, positions: int) -> int:
     """Elements of the cos/sin tables (0.32 layers/rotary_embedding): rows x rotary size, one per distinct table.
 
-    Linear and dynamic scaling make the table longer by their factor; yarn's has the scaled length. An architecture's
-    own tables of positions count as they are.
+    Linear and dynamic scaling make the table longer by their factor; yarn's has the scaled length.
     """
-    if base.rope_elements:
-        return base.rope_elements
     if not base.attention_heads or text.model_type in ("gpt2", "bloom", "mpt", "opt", "gpt_bigcode", "jamba"):
         return 0
     if text.text("position_embedding_type") == "nope":
         return 0
-    if text.model_type in ("nemotron_h", "whisper", "falcon_mamba", "mamba"):
+    if text.model_type in ("nemotron_h", "whisper", "falcon_mamba", "mamba", "cohere_asr"):
         return 0
     size = text.optional("qk_rope_head_dim") or base.head_size
     if not text.optional("qk_rope_head_dim"):

@@ -28,6 +28,7 @@ recent = Lazily("recent")
 relatives = Lazily("relatives")
 singles = Lazily("singles")
 sparse = Lazily("sparse")
+voxtral = Lazily("voxtral")
 wrapped = Lazily("wrapped")
 
 _OWN: Mapping[str, Reader] = {
@@ -90,6 +91,8 @@ _OWN: Mapping[str, Reader] = {
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
     "CohereAsrForConditionalGeneration": cohere_asr.read_cohere_asr,
+    "VoxtralRealtimeGeneration": voxtral.read_realtime,
+    "VoxtralRealtimeForConditionalGeneration": voxtral.read_realtime,
     "MolmoModel": inside.read_molmo,
     "InternS2MobiusModel": inside.read_mobius,
     "MBartDecoderNoPos": encoder_decoder.read_nemotron_parse,

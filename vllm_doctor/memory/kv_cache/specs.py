@@ -70,7 +70,7 @@ def attention_token_bytes(cache: Cache, settings: LaunchSettings, model_bytes: i
         size = (cache.head_size + cache.value_size) * cache.own_element_bytes
     if size is None:
         raise DoctorError(f"--kv-cache-dtype {kv_dtype}: its layout is not known", "plan with auto, bfloat16 or fp8")
-    return heads * size
+    return heads * size * cache.states_per_token
 
 
 def state_bytes(cache: Cache, settings: LaunchSettings, architecture: Architecture, model_bytes: int) -> int:
