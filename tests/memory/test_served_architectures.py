@@ -57,6 +57,18 @@ def test_one_that_is_not_read_is_refused_though_its_numbers_look_like_llama(name
         read_architecture(json.dumps({**LLAMA, "architectures": [name], "model_type": "llama"}))
 
 
+@pytest.mark.parametrize("name", ["Terratorch", "PrithviGeoSpatialMAE"])
+def test_what_another_package_builds_is_refused_with_what_is_known_of_it(name: str) -> None:
+    values = {
+        "architectures": [name],
+        "num_classes": 0,
+        "pretrained_cfg": {"model": {"class_path": "terratorch.tasks"}},
+    }
+    with pytest.raises(ConfigError, match="the terratorch package makes them") as refused:
+        read_architecture(json.dumps(values))
+    assert "keeps no KV cache" in (refused.value.hint or "")
+
+
 @pytest.mark.parametrize("name", NOT_READ.read_text().split())
 def test_with_a_known_language_model_inside_the_rest_is_called_an_estimate(name: str) -> None:
     found = read_architecture(json.dumps({"architectures": [name], "text_config": LLAMA, "vision_config": VISION}))

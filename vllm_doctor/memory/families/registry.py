@@ -196,7 +196,20 @@ def reader_of(name: str, text: Config) -> Reader:
             return _both_ways(reader) if looks_both_ways(name, candidate, text) else reader
     if (found := pooled_name(text_model, is_known)) is not None:
         return _pooled(text_model, *found, text)
-    raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
+    raise _refusal(name)
+
+
+def _refusal(name: str) -> ConfigError:
+    what = f"{name}: how its layers are made is not known, so its memory cannot be counted"
+    return (
+        ConfigError(f"{what}: the terratorch package makes them", _ALONE) if name in _TERRATORCH else ConfigError(what)
+    )
+
+
+# What TerraTorch builds is attention free and no part of vLLM's own code (0.32 model_executor/models/terratorch.py; the
+# second name is its older one).
+_TERRATORCH = ("Terratorch", "PrithviGeoSpatialMAE")
+_ALONE = "it keeps no KV cache; every GPU holds all of its weights, in the dtype that they are served in"
 
 
 def is_known(name: str) -> bool:
