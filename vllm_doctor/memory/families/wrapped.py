@@ -10,19 +10,32 @@ from vllm_doctor.memory.facts import Architecture, Layer, Tensor
 # The types whose layers the backend was seen to divide as vLLM's own classes do (0.32 model_executor/models/
 # transformers). Those that are left out it divides otherwise (gpt-oss and Nemotron keep MLPs whole), or nobody looked.
 _BY_TYPE: Mapping[str, str] = {
+    "arcee": "ArceeForCausalLM",
     "cohere": "CohereForCausalLM",
+    "cohere2": "Cohere2ForCausalLM",
+    "cwm": "CwmForCausalLM",
     "ernie4_5": "Ernie4_5ForCausalLM",
     "exaone4": "Exaone4ForCausalLM",
+    "gemma": "GemmaForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
+    "glm": "GlmForCausalLM",
     "glm4": "Glm4ForCausalLM",
+    "gpt_neox": "GPTNeoXForCausalLM",
     "granite": "GraniteForCausalLM",
+    "granite_swa": "GraniteSWAForCausalLM",
     "helium": "HeliumForCausalLM",
+    "hyperclovax": "HyperCLOVAXForCausalLM",
+    "jais2": "Jais2ForCausalLM",
     "llama": "LlamaForCausalLM",
+    "ministral3": "Ministral3ForCausalLM",
     "mistral": "MistralForCausalLM",
     "mixtral": "MixtralForCausalLM",
+    "olmo": "OlmoForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
     "olmoe": "OlmoeForCausalLM",
+    "phi": "PhiForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen2_moe": "Qwen2MoeForCausalLM",
@@ -32,14 +45,13 @@ _BY_TYPE: Mapping[str, str] = {
     "smollm3": "SmolLM3ForCausalLM",
     "stablelm": "StableLmForCausalLM",
     "starcoder2": "Starcoder2ForCausalLM",
+    "vaultgemma": "VaultGemmaForCausalLM",
 }
 
 # The language models inside of multi-modal ones, by the type of their part of the config; likewise.
 _INSIDE: Mapping[str, str] = {
     **_BY_TYPE,
-    "cohere2": "Cohere2ForCausalLM",
     "emu3_text_model": "LlamaForCausalLM",
-    "gemma": "GemmaForCausalLM",
     "glm4v_moe_text": "Glm4MoeForCausalLM",
     "glm4v_text": "Glm4ForCausalLM",
     "glm_ocr_text": "Glm4ForCausalLM",
@@ -57,8 +69,6 @@ _OWN_VALUES: Mapping[str, Mapping[str, bool]] = {"glm4v_text": {"attention_bias"
 
 def read_wrapped(config: Config) -> Architecture:
     """The decoder of that model type; raises ConfigError for others, for towers, and for one that looks both ways."""
-    from vllm_doctor.memory.families.registry import reader_of
-
     name = _BY_TYPE.get(config.model_type)
     if name is None:
         raise ConfigError(f"how Transformers' layers of the type {config.model_type!r:.60} are divided is not known")
@@ -66,7 +76,7 @@ def read_wrapped(config: Config) -> Architecture:
         raise ConfigError("how Transformers' towers are divided is not known")
     if config.get("is_causal") is False:
         raise ConfigError("is_causal is false: what the Transformers backend caches then is not known")
-    return reader_of(name, config)(config)
+    return _reader(name, config)(config)
 
 
 def read_inside(config: Config) -> Architecture:
