@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 
-from vllm_doctor.triage.matcher import patterns
+from vllm_doctor.triage.patterns import patterns
 from vllm_doctor.triage.signature import book
 
 LINES = tuple(line for s in book().values() for line in s.match)

@@ -7,46 +7,11 @@ from vllm_doctor.facts import FlagUse
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.launch.edit import words_of
 from vllm_doctor.launch.spelling import nearest
+from vllm_doctor.launch.strangers import OF_OTHERS, OF_OTHERS_ONLY
 from vllm_doctor.releases import NEVER_EXISTED, flag_history, newest, removed_flag_replacement
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks.launching import Options, newest_release, numbers, options_of, planned_release, plugin
 
-# Flags of other servers that people bring along, whose they are, and vLLM's own.
-# SOURCE: the command line references of SGLang, text-generation-inference, llama.cpp and TensorRT-LLM.
-_OF_OTHERS: dict[str, tuple[str, str]] = {
-    "--model-path": ("SGLang", "MODEL"),
-    "--model-id": ("text-generation-inference", "MODEL"),
-    "--model-name": ("FastChat and llama.cpp", "--served-model-name"),
-    "--tp": ("SGLang", "--tensor-parallel-size"),
-    "--tp-size": ("SGLang", "--tensor-parallel-size"),
-    "--tp_size": ("TensorRT-LLM", "--tensor-parallel-size"),
-    "--dp": ("SGLang", "--data-parallel-size"),
-    "--dp-size": ("SGLang", "--data-parallel-size"),
-    "--pp-size": ("SGLang", "--pipeline-parallel-size"),
-    "--mem-fraction-static": ("SGLang", "--gpu-memory-utilization"),
-    "--context-length": ("SGLang", "--max-model-len"),
-    "--max-running-requests": ("SGLang", "--max-num-seqs"),
-    "--chunked-prefill-size": ("SGLang", "--max-num-batched-tokens"),
-    "--disable-cuda-graph": ("SGLang", "--enforce-eager"),
-    "--num-shard": ("text-generation-inference", "--tensor-parallel-size"),
-    "--quantize": ("text-generation-inference", "--quantization"),
-    "--max-total-tokens": ("text-generation-inference", "--max-model-len"),
-    "--max-input-length": ("text-generation-inference", "--max-model-len"),
-    "--max-concurrent-requests": ("text-generation-inference", "--max-num-seqs"),
-    "--ctx-size": ("llama.cpp", "--max-model-len"),
-    "--parallel": ("llama.cpp", "--max-num-seqs"),
-    "--alias": ("llama.cpp", "--served-model-name"),
-    "--max-batch-size": ("TensorRT-LLM", "--max-num-seqs"),
-    "--max-seq-len": ("TensorRT-LLM", "--max-model-len"),
-    "--max-context-length": ("other servers", "--max-model-len"),
-    "--gpus": ("docker", "--tensor-parallel-size"),
-}
-# Flags of theirs that have no counterpart whose value would mean the same, and what vLLM does instead.
-_OF_OTHERS_ONLY: dict[str, tuple[str, str]] = {
-    "--n-gpu-layers": ("llama.cpp", "vLLM puts every layer on the GPUs; --cpu-offload-gb keeps weights in RAM"),
-    "--gpu-layers": ("llama.cpp", "vLLM puts every layer on the GPUs; --cpu-offload-gb keeps weights in RAM"),
-    "--sharded": ("text-generation-inference", "--tensor-parallel-size N spreads the model over N GPUs"),
-}
 # `--task` of 0.6.4 to 0.12.0 and what each of its values became (release notes of 0.13.0; the hint that 0.32.0 prints).
 _TASKS: dict[str, dict[str, str | None] | None] = {
     "generate": {},
@@ -136,11 +101,11 @@ def _explained(use: FlagUse, name: str, options: Options, version: str, existed:
         return f"{name} is gone from vLLM {version} (last in {last[0]})", _replaced(use, name, instead, options)
     if name in NEVER_EXISTED:
         return f"{name} is no flag of any vLLM release", _meant(use, name, NEVER_EXISTED[name], options)
-    if name in _OF_OTHERS:
-        owner, own = _OF_OTHERS[name]
+    if name in OF_OTHERS:
+        owner, own = OF_OTHERS[name]
         return f"{name} is a flag of {owner}, not of vLLM", _of_another(use, own, options)
-    if name in _OF_OTHERS_ONLY:
-        owner, instead = _OF_OTHERS_ONLY[name]
+    if name in OF_OTHERS_ONLY:
+        owner, instead = OF_OTHERS_ONLY[name]
         fix = Fix(title=f"Drop {name}: {instead}", launch=_dropped(use), automatic=True)
         return f"{name} is a flag of {owner}, not of vLLM", (fix,)
     guess = nearest(name, options.long)

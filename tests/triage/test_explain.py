@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vllm_doctor.finding import Severity
 from vllm_doctor.triage import explain_stream, explain_text
-from vllm_doctor.triage.matcher import Patterns
+from vllm_doctor.triage.patterns import Patterns
 from vllm_doctor.triage.signature import book
 from vllm_doctor.triage.telling import Telling
 
@@ -192,21 +192,85 @@ def test_one_line_tells_of_one_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "fix"),
+    ("line", "fixes"),
     [
         (
             "vllm: error: unrecognized arguments: --max-num-batches 8",
-            "Drop --max-num-batches, or spell it as `vllm serve --help=all` does",
+            [
+                "Write --max-num-batched-tokens (tokens per step), or --max-num-seqs (sequences per step)",
+                "Or leave --max-num-batches out",
+            ],
+        ),
+        (
+            "vllm: error: unrecognized arguments: --omni",
+            ["Drop --omni, or spell it as `vllm serve --help=all` does"],
         ),
         (
             "vllm serve: error: argument --max-model-len: invalid human_readable_int_or_auto value: 'lots'",
-            "Give --max-model-len a value that `vllm serve --help=all` lists",
+            ["Give --max-model-len a value that `vllm serve --help=all` describes"],
         ),
         (
             "KeyError: 'invalid tool call parser: hermes2 (chose from { apertus,hermes })'",
-            "Give the flag a value that `vllm serve --help=all` lists",
+            ["Give the flag a value that `vllm serve --help=all` lists"],
         ),
     ],
 )
-def test_a_fix_says_what_it_is_about_and_says_it_once(line: str, fix: str) -> None:
-    assert [f.title for f in explain_text(line).findings[0].finding.fixes] == [fix]
+def test_a_fix_says_what_it_is_about_and_says_it_once(line: str, fixes: list[str]) -> None:
+    assert [f.title for f in explain_text(line).findings[0].finding.fixes] == fixes
+
+
+def test_memory_that_runs_out_has_another_remedy_at_every_stage() -> None:
+    out = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 594.00 MiB."
+    remedies = {}
+    frame = '  File "vllm/v1/worker/gpu_model_runner.py", line 2, in '
+    for before in (
+        f"{frame}profile_run",
+        f"{frame}capture_model",
+        f"{frame}load_weights",
+        "Application startup complete.",
+    ):
+        text = f"{before}\n{out}"
+        finding = explain_text(text).findings[0].finding
+        remedies[finding.cause] = finding.fixes[0].title
+    assert remedies == {
+        "oom-activation": "Let a step hold fewer sequences and tokens",
+        "oom-cudagraph": "Leave more memory to the graphs, which are captured behind the KV cache",
+        "oom-weights": "A quantized checkpoint, more GPUs (--tensor-parallel-size), or a smaller model; "
+        "`vllm-doctor plan MODEL` computes what fits",
+        "oom-serving": "Leave more memory free",
+    }
+
+
+def test_what_the_release_of_the_text_has_is_not_said_to_come_later() -> None:
+    refused = "vllm: error: unrecognized arguments: --attention-backend FLASH_ATTN"
+    older, newer = (f"INFO [api_server.py:1] vLLM API server version {v}\n{refused}" for v in ("0.9.1", "0.32.0"))
+    assert "older than" in explain_text(refused).findings[0].finding.title
+    assert "older than" in explain_text(older).findings[0].finding.title
+    assert "older than" not in explain_text(newer).findings[0].finding.title
+
+
+def test_the_parser_of_tools_is_the_one_of_the_model_in_the_text() -> None:
+    refused = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+    parsers = {}
+    for model in ("meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.3", "acme/own-model"):
+        fix = explain_text(f"$ vllm serve {model}\n{refused}").findings[0].finding.fixes[0]
+        parsers[model.partition("/")[0]] = fix.launch and fix.launch.set["--tool-call-parser"]
+    assert parsers == {"meta-llama": "llama3_json", "mistralai": "mistral", "acme": "PARSER"}
+
+
+def test_a_field_of_the_request_is_named_by_its_path() -> None:
+    text = (
+        "[{'type': 'extra_forbidden', 'loc': ('body', 'messages', 2, 'typed-dict', 'refusal'), 'msg': 'Extra inputs'}]"
+    )
+    assert "messages[2].refusal" in explain_text(text).findings[0].finding.title
+
+
+def test_what_a_prompt_leaves_is_computed() -> None:
+    text = (
+        "This model's maximum context length is 6048 tokens. However, you requested 6616 tokens "
+        "(568 in the messages, 6048 in the completion). Please reduce the length of the messages or completion."
+    )
+    fixes = explain_text(text).findings[0].finding.fixes
+    assert fixes[0].settings == {"max_tokens": "5480"}
+    full = text.replace("568 in", "6600 in")
+    assert all(fix.settings is None for fix in explain_text(full).findings[0].finding.fixes)

@@ -10,7 +10,8 @@ import pytest
 from benchmarks.hostile_texts import GENERATORS, NEAR_MISSES, text
 from vllm_doctor.triage import explain_stream
 from vllm_doctor.triage.effort import FREE, OVERDRAFT, PER_BYTE
-from vllm_doctor.triage.matcher import BYTES_PER_END_COST, END_COST, Matcher, Patterns, patterns
+from vllm_doctor.triage.matcher import BYTES_PER_END_COST, END_COST, Matcher
+from vllm_doctor.triage.patterns import Patterns, patterns
 from vllm_doctor.triage.signature import Role, book
 
 FAULT = b"ValueError: Total number of attention heads (12) must be divisible by tensor parallel size (8).\n"

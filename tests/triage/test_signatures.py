@@ -10,7 +10,7 @@ from vllm_doctor.triage.matcher import Match, Matcher
 from vllm_doctor.triage.ranking import rank
 from vllm_doctor.triage.signature import Role, Signature, book
 
-SMALL_NAMES = frozenset({"bfloat16", "docker", "flashinfer", "torch", "torchvision", "transformers"})
+SMALL_NAMES = frozenset({"bfloat16", "docker", "flashinfer", "pydantic", "torch", "torchvision", "transformers"})
 
 NAMING = [s for s in book().values() if s.role not in (Role.MARKER, Role.FACT)]
 

@@ -257,6 +257,19 @@ def test_a_second_signal_hastens_the_end_and_is_told_afterwards(tmp_path: Path) 
     assert job.stop().nothing
 
 
+def test_a_hurry_that_comes_in_one_read_with_the_order_to_stop_is_heard(tmp_path: Path) -> None:
+    code = "import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n" \
+           "print('on', flush=True)\ntime.sleep(60)"  # fmt: skip
+    job = start([sys.executable, "-I", "-S", "-c", code], environment={}, folder=None, port=free_port())
+    said_so(job, "on")
+    os.kill(job.guardian_pid, signal.SIGSTOP)
+    for seconds, pid, number in ((0.3, os.getpid(), signal.SIGINT), (1.0, job.guardian_pid, signal.SIGCONT)):
+        threading.Timer(seconds, os.kill, (pid, number)).start()
+    with pytest.raises(KeyboardInterrupt):
+        job.stop()
+    assert job.exit_code() == -signal.SIGKILL
+
+
 def test_a_server_that_serves_is_given_time_to_end_in_order(tmp_path: Path) -> None:
     code = "import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(4), os._exit(0)))\n" \
            "print('on', flush=True)\ntime.sleep(60)"  # fmt: skip

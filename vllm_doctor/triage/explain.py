@@ -1,16 +1,17 @@
 """A text to its explanation: the findings with their lines, the root cause first; nothing for a healthy text."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 from msgspec import Struct, structs
 
 from vllm_doctor import redact
 from vllm_doctor.facts import Unknown
-from vllm_doctor.finding import Confidence, Finding, Severity
+from vllm_doctor.finding import Confidence, Finding, Fix, Severity
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor.triage import embedded, filling, telling, wrapped
+from vllm_doctor.triage.kinds import kind_of
 from vllm_doctor.triage.matcher import BLOCK_BYTES, Match, Matcher
 from vllm_doctor.triage.ranking import Ranked, rank
 from vllm_doctor.triage.signature import Role
@@ -170,20 +171,33 @@ def _ranked(text: bytes) -> tuple[Ranked, ...]:
 
 def _explained(ranked: Ranked) -> Explained:
     signature = ranked.best.signature
-    captures = _captures(ranked.matches, ranked.best)
-    known = filling.values(captures, ranked.stage)
     certain = ranked.certain
     lines = tuple(_line(m.number, m.line.text) for m in sorted(ranked.matches, key=lambda m: m.number))
+    title, fixes = _words(ranked)
     finding = Finding(
         cause=ranked.cause,
         severity=Severity.ERROR if certain else Severity.WARNING,
         confidence=Confidence.CERTAIN if certain else Confidence.LIKELY,
-        title=redact.line(filling.title(signature, known)),
+        title=redact.line(title),
         evidence=tuple(f"line {line.number}: {line.text}" for line in lines),
-        fixes=filling.fixes(signature, known),
+        fixes=fixes,
         check=f"text:{signature.id}",
     )
     return Explained(finding, lines)
+
+
+def _words(ranked: Ranked) -> tuple[str, tuple[Fix, ...]]:
+    """The title and the fixes: those of the kind that the lines show, else the signature's."""
+    signature = ranked.best.signature
+    captures = _captures(ranked.matches, ranked.best)
+
+    def fill(found: Mapping[str, str]) -> Mapping[str, str]:
+        return filling.values({**ranked.told, **captures, **found}, ranked.stage)
+
+    shown = (match.line.text for match in (ranked.best, *ranked.matches))
+    kind, known = kind_of(ranked.cause, signature.id, shown, fill) or (None, fill({}))
+    title = kind and filling.filled(kind.title, known)
+    return title or filling.title(signature, known), filling.fixes((kind or signature).fix, known)
 
 
 def _captures(matches: Iterable[Match], best: Match) -> dict[str, str]:

@@ -1,15 +1,19 @@
 """Titles and fixes with what a signature captured: a fix with a hole that nothing fills is left out."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from vllm_doctor.finding import Fix, LaunchEdit
+from vllm_doctor.triage.knowing import known_of
 from vllm_doctor.triage.signature import FixTemplate, Signature
 
 _HOLE = re.compile(r"\{(\w+)\}")
 
 # Holes that a title can do without.
 _OPTIONAL = frozenset({"name_of", "when_of"})
+
+# What pydantic puts between the names of fields: the member of a union that it tried.
+_SHAPES = frozenset({"typed-dict", "model", "json-or-python", "function-wrap"})
 
 _STAGE_WORDS = {
     "init": " while the model is set up",
@@ -27,11 +31,15 @@ def values(captures: Mapping[str, str], stage: str = "") -> dict[str, str]:
     known = {name: value.strip() for name, value in captures.items() if value.strip()}
     if "free" in known and "total" in known:
         known["free_share"] = _share(known["free"], known["total"])
+    if "field" in known:
+        known["field"] = _path(known["field"])
     if stage:
         known["when_of"] = _STAGE_WORDS.get(stage, "")
     if "capability" in known:
         known["name_of"] = f" ({known['capability']})"
-    return {name: value for name, value in known.items() if value}
+    if room := _room(known):
+        known["room"] = room
+    return {name: value for name, value in known.items() if value} | known_of(known)
 
 
 def _share(free: str, total: str) -> str:
@@ -43,18 +51,43 @@ def _share(free: str, total: str) -> str:
     return f"{int(share * 100) / 100:.2f}" if 0.05 <= share <= 1 else ""
 
 
+def _path(location: str) -> str:
+    """A place in the body as people write it: `messages[2].id` of pydantic's `'messages', 2, 'typed-dict', 'id'`."""
+    path = ""
+    for part in (part.strip().strip("'") for part in location.split(",")):
+        if part.isdecimal():
+            path += f"[{part}]"
+        elif part and part not in _SHAPES:
+            path += f".{part}" if path else part
+    return path
+
+
+def _room(known: Mapping[str, str]) -> str:
+    """The tokens that a prompt leaves for the answer; "" where it leaves none, or where the text does not say."""
+    try:
+        room = int(known["limit"]) - int(known["prompt"])
+    except (KeyError, ValueError):
+        return ""
+    return str(room) if room > 0 else ""
+
+
 def title(signature: Signature, known: Mapping[str, str]) -> str:
     """The title with its holes filled; the bare one where a value is missing."""
-    missing = set(_HOLE.findall(signature.title)) - known.keys() - _OPTIONAL
-    wording = signature.bare_title if missing else signature.title
+    return filled(signature.title, known) or signature.bare_title
+
+
+def filled(wording: str, known: Mapping[str, str]) -> str:
+    """A title with its holes filled, "" where a value is missing."""
+    if set(_HOLE.findall(wording)) - known.keys() - _OPTIONAL:
+        return ""
     return _HOLE.sub(lambda m: known.get(m[1], ""), wording)
 
 
-def fixes(signature: Signature, known: Mapping[str, str]) -> tuple[Fix, ...]:
+def fixes(templates: Iterable[FixTemplate], known: Mapping[str, str]) -> tuple[Fix, ...]:
     """The fixes of which every hole is filled, each title once; not a bare one that a filled one says with values."""
     found: dict[str, Fix] = {}
     said: list[str] = []
-    for template in signature.fix:
+    for template in templates:
         fix = _filled(template, known)
         if fix is None or any(_is_bare_form(fix.title, of) for of in said):
             continue

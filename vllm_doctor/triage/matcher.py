@@ -1,19 +1,16 @@
 """Text in, matches out: streams through any size in constant memory and in time linear in the bytes."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import Any
 
-import re2
 from msgspec import Struct
 
 from vllm_doctor.triage import reader
 from vllm_doctor.triage.conditions import CONDITIONS
 from vllm_doctor.triage.effort import Effort, Mode
-from vllm_doctor.triage.literals import literals, required
-from vllm_doctor.triage.prefilter import Place, Prefilter
+from vllm_doctor.triage.patterns import Pattern, Patterns, patterns
+from vllm_doctor.triage.prefilter import Place
 from vllm_doctor.triage.reader import CleanLine
-from vllm_doctor.triage.signature import Signature, book
+from vllm_doctor.triage.signature import Signature
 
 BLOCK_BYTES = 2**20
 
@@ -65,9 +62,6 @@ END_BYTES = 128 * 2**10
 END_COST = 500_000
 BYTES_PER_END_COST = 50
 
-# One expression's automaton in RE2: hardly any needs more than a tenth of it.
-EXPRESSION_BYTES = 2 * 2**20
-
 
 class Match(Struct, frozen=True, kw_only=True):
     """One signature found on one line; `captures` are the named groups."""
@@ -76,75 +70,6 @@ class Match(Struct, frozen=True, kw_only=True):
     number: int
     line: CleanLine
     captures: Mapping[str, str]
-
-
-class _Pattern:
-    """One expression of a signature, compiled when it is needed first."""
-
-    def __init__(self, signature: Signature, expression: str) -> None:
-        self.signature = signature
-        self.literals = literals(expression)
-        if not self.literals:
-            raise ValueError(f"{signature.id}: no literal in {expression!r}")
-        # What stands in every match besides the literals that the prefilter looks for: one each, or one of several.
-        others = [sorted(run.encode() for run in runs) for runs in required(expression) if runs != self.literals]
-        self._runs = tuple(runs[0] for runs in others if len(runs) == 1)
-        self._choices = tuple(tuple(runs) for runs in others if len(runs) > 1)
-        self._expression = expression
-        self._compiled: Any = None
-        self._unless: Any = None
-
-    def may_match(self, lower: bytes) -> bool:
-        """Whether the text, in lower case, holds what a match needs besides a literal: far cheaper than a search."""
-        for run in self._runs:
-            if run not in lower:
-                return False
-        for runs in self._choices:
-            for run in runs:
-                if run in lower:
-                    break
-            else:
-                return False
-        return True
-
-    def captures(self, text: bytes) -> dict[str, str] | None:
-        """The named groups where the text matches, else None."""
-        if self._compiled is None:
-            self._compiled = re2.compile(self._expression.encode(), _options())
-            if self.signature.unless:
-                self._unless = re2.compile(self.signature.unless.encode(), _options())
-        found = self._compiled.search(text)
-        if found is None or (self._unless is not None and self._unless.search(text)):
-            return None
-        return {n.decode(): v.decode("utf-8", "replace") for n, v in found.groupdict().items() if v is not None}
-
-
-class Patterns:
-    """All expressions by their literals."""
-
-    def __init__(self, signatures: Iterable[Signature]) -> None:
-        everything = [_Pattern(s, expression) for s in signatures for expression in s.patterns]
-        by_literal: dict[bytes, list[_Pattern]] = {}
-        for pattern in everything:
-            for literal in pattern.literals:
-                by_literal.setdefault(literal.encode(), []).append(pattern)
-        self.prefilter = Prefilter(by_literal)
-        self.with_literal = [tuple(by_literal[literal]) for literal in self.prefilter.literals]
-        self._order = [(-len(literal), number) for number, literal in enumerate(self.prefilter.literals)]
-
-    def of(self, numbers: Iterable[int]) -> list[_Pattern]:
-        """The expressions that these literals may lead to; those of the longest first, which say the most."""
-        found: dict[int, _Pattern] = {}
-        for number in sorted(numbers, key=self._order.__getitem__):
-            for pattern in self.with_literal[number]:
-                found[id(pattern)] = pattern
-        return list(found.values())
-
-
-@lru_cache(maxsize=1)
-def patterns() -> Patterns:
-    """The expressions of the whole book."""
-    return Patterns(book().values())
 
 
 class Matcher:
@@ -296,7 +221,7 @@ class Matcher:
         if self._full and (not candidates or len(self.matches) > before):
             self._retire(literals)
 
-    def _candidates(self, literals: Iterable[int], number: int, known: "set[tuple[str, int]] | None") -> list[_Pattern]:
+    def _candidates(self, literals: Iterable[int], number: int, known: "set[tuple[str, int]] | None") -> list[Pattern]:
         """The expressions to try on a line, of signatures that have not all their matches yet."""
         found = self._patterns.of(literals)
         if self._full:
@@ -311,7 +236,7 @@ class Matcher:
             if all(p.signature.id in self._full for p in self._patterns.with_literal[literal]):
                 self._effort.retire(literal)
 
-    def _join(self, missed: list[_Pattern], line: CleanLine, block: bytes, end: int, number: int) -> None:
+    def _join(self, missed: list[Pattern], line: CleanLine, block: bytes, end: int, number: int) -> None:
         self._joins += 1
         self._effort.spend(JOIN_COST)
         if joined := _joined(line, block, end):
@@ -324,11 +249,11 @@ class Matcher:
             self._repeats[key] = repeats + 1
         return repeats >= MAXIMUM_REPEATS
 
-    def _match(self, candidates: list[_Pattern], line: CleanLine, text: bytes, number: int) -> list[_Pattern]:
+    def _match(self, candidates: list[Pattern], line: CleanLine, text: bytes, number: int) -> list[Pattern]:
         """Keep what matches, with what all expressions of a signature captured; those that do not are given back."""
         if line.quiet:
             candidates = [p for p in candidates if p.signature.quiet_levels]
-        missed: list[_Pattern] = []
+        missed: list[Pattern] = []
         found: dict[str, tuple[Signature, dict[str, str]]] = {}
         lower = text.lower()
         self._effort.spend((CHECK_COST + len(lower) // BYTES_PER_CHECK_COST) * len(candidates))
@@ -346,7 +271,7 @@ class Matcher:
             self._keep(Match(signature=signature, number=number, line=line, captures=captured))
         return [p for p in missed if p.signature.id not in found] if found else missed
 
-    def _captures(self, pattern: _Pattern, text: bytes) -> dict[str, str] | None:
+    def _captures(self, pattern: Pattern, text: bytes) -> dict[str, str] | None:
         self._effort.spend(CANDIDATE_COST + CANDIDATE_COST_PER_BYTE * len(text))
         captures = pattern.captures(text)
         return captures if captures is not None and _holds(pattern.signature, captures) else None
@@ -374,15 +299,6 @@ def _part_end(block: bytes, start: int) -> int:
     if len(block) - start <= PART_BYTES:
         return len(block)
     return block.rfind(b"\n", start, start + PART_BYTES) + 1 or start + PART_BYTES
-
-
-def _options() -> re2.Options:
-    """RE2's options for all expressions: bytes, any letter case, `.` stops at a line's end, no complaints printed."""
-    chosen = re2.Options()
-    chosen.max_mem = EXPRESSION_BYTES
-    chosen.case_sensitive = False
-    chosen.log_errors = False
-    return chosen
 
 
 def _holds(signature: Signature, captures: Mapping[str, str]) -> bool:

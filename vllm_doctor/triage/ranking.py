@@ -1,6 +1,6 @@
 """From matches to the root cause: cause over consequence, certain over likely, worker over engine over API server."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -14,12 +14,16 @@ MAXIMUM_LINES = 4
 
 
 class Ranked(Struct, frozen=True, kw_only=True):
-    """One cause with the match that stands for it, and every match that says the same."""
+    """One cause with the match that stands for it, and every match that says the same.
+
+    `told` is what the signatures of facts captured anywhere in the text: vLLM's `version`, the `served` model.
+    """
 
     cause: str
     best: Match
     matches: tuple[Match, ...]
     stage: str
+    told: Mapping[str, str]
 
     @property
     def certain(self) -> bool:
@@ -49,13 +53,23 @@ def rank(matches: Sequence[Match]) -> tuple[Ranked, ...]:
     found: dict[str, list[_Candidate]] = {}
     for candidate in standing:
         found.setdefault(candidate.cause, []).append(candidate)
-    return _with_lines_of_their_own([_joined(cause, members) for cause, members in _kept(found).items()])
+    told = _told(matches)
+    return _with_lines_of_their_own([_joined(cause, members, told) for cause, members in _kept(found).items()])
 
 
 def _with_lines_of_their_own(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
     """Without causes that are read off nothing but the lines of the root cause: one line tells of one fault."""
     root = {match.number for match in ranked[0].matches} if ranked else set()
     return tuple(r for r in ranked if r is ranked[0] or not root.issuperset(match.number for match in r.matches))
+
+
+def _told(matches: Iterable[Match]) -> dict[str, str]:
+    """The first capture of every name by a signature of facts."""
+    told: dict[str, str] = {}
+    for match in matches:
+        if match.signature.role is Role.FACT:
+            told = {**match.captures, **told}
+    return told
 
 
 def _without_shutdown(matches: Sequence[Match]) -> list[Match]:
@@ -101,11 +115,12 @@ def _kept(found: dict[str, list[_Candidate]]) -> dict[str, list[_Candidate]]:
     return {cause: members for cause, members in found.items() if members[0].match.signature.order < Role.HINT.rank}
 
 
-def _joined(cause: str, members: Sequence[_Candidate]) -> Ranked:
+def _joined(cause: str, members: Sequence[_Candidate], told: Mapping[str, str]) -> Ranked:
     matches: list[Match] = []
     seen: set[str] = set()
     for candidate in members:
         if candidate.match.line.text not in seen and len(matches) < MAXIMUM_LINES:
             seen.add(candidate.match.line.text)
             matches.append(candidate.match)
-    return Ranked(cause=cause, best=members[0].match, matches=tuple(matches), stage=members[0].stage)
+    best, stage = members[0].match, members[0].stage
+    return Ranked(cause=cause, best=best, matches=tuple(matches), stage=stage, told=told)

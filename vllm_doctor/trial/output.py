@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vllm_doctor import redact
 from vllm_doctor.triage.explain import Explanation, Reading
-from vllm_doctor.triage.matcher import Matcher, Patterns
+from vllm_doctor.triage.matcher import Matcher
+from vllm_doctor.triage.patterns import Patterns
 from vllm_doctor.triage.signature import Role, book
 from vllm_doctor.trial.guardian.folder import LOG_HEAD_BYTES
 

@@ -32,9 +32,10 @@ _ORDERS, _NEWS = 0, 1
 class Guardian(teardown.Job):
     """The server's parent, and, by adoption, that of whatever the server's processes leave behind."""
 
-    def __init__(self, launch: child.Launch, orders: Receiver) -> None:
+    def __init__(self, launch: child.Launch, orders: Receiver, came_with_it: "list[list[bytes]]") -> None:
         self.launch = launch
         self.orders = orders
+        self._unheard = came_with_it
         self.segments = Segments()
         self.leader: ours.Process | None = None
         self.exit_code: int | None = None
@@ -82,13 +83,14 @@ class Guardian(teardown.Job):
         """Until the doctor asks for the end, or is gone."""
         ticks = 0
         while not self.deserted:
-            for message in self._wait(_TICK_SECONDS):
-                if message[0] in (b"stop", b"kill"):
-                    self._grace_seconds = 0.0 if message[0] == b"kill" else self._grace_seconds
-                    return
-                if message[0] == b"ready":
-                    self._grace_seconds = SERVING_GRACE_SECONDS
-                    self._note()
+            orders = {message[0] for message in self._wait(_TICK_SECONDS)}
+            if b"ready" in orders:
+                self._grace_seconds = SERVING_GRACE_SECONDS
+                self._note()
+            if orders & {b"stop", b"kill"}:
+                # Both may come in one read, where the user is in a hurry: the harder one counts.
+                self._grace_seconds = 0.0 if b"kill" in orders else self._grace_seconds
+                return
             ticks += 1
             if folder.cut(log):
                 self._tell(b"cut", _number(ticks))
@@ -118,8 +120,8 @@ class Guardian(teardown.Job):
 
     def _wait(self, seconds: float) -> "list[list[bytes]]":
         """What the doctor says within that time; children that end meanwhile are reaped."""
-        messages: list[list[bytes]] = []
-        for descriptor, _ in self._poll.poll(int(seconds * 1000)):
+        messages, self._unheard = self._unheard, []
+        for descriptor, _ in self._poll.poll(0 if messages else int(seconds * 1000)):
             if descriptor == self._wake:
                 _drain(self._wake)
                 self._reap()
@@ -172,7 +174,7 @@ def main() -> None:
     except Closed:
         return
     if messages[0][0] == b"start":
-        Guardian(child.Launch(messages[0]), orders).run()
+        Guardian(child.Launch(messages[0]), orders, messages[1:]).run()
 
 
 def _woken_by_children() -> int:
