@@ -10,8 +10,9 @@ from vllm_doctor.launch import parse_line
 from vllm_doctor.memory import boards, catalogue
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.backend import architecture_of, backend_class
+from vllm_doctor.memory.cautions import cautions
 from vllm_doctor.memory.config_values import Config, ConfigError
-from vllm_doctor.memory.facts import LaunchSettings
+from vllm_doctor.memory.facts import LaunchSettings, Release
 from vllm_doctor.memory.parallelism import indivisible
 from vllm_doctor.memory.planning import Config as PlannedConfig
 from vllm_doctor.memory.planning import of_launch
@@ -111,3 +112,23 @@ def test_a_plan_knows_the_flag() -> None:
     ]
     assert plans[0].parameters == plans[1].parameters
     assert plans[1].buffers_bytes == 0 < plans[0].buffers_bytes
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        (
+            (0, 32, 0),
+            "vLLM 0.32.0 has no code for AyaVisionForConditionalGeneration: it runs through Transformers' own",
+        ),
+        ((0, 10, 0), None),
+        ((0, 25, 0), "vLLM 0.25.0 has no code for AyaVisionForConditionalGeneration (0.8.3 to 0.24.0 have)."),
+    ],
+)
+def test_a_model_that_falls_back_to_transformers_is_told(version: Release, told: str | None) -> None:
+    values = next(m["config"] for m in WRAPPED if m["config"]["model_type"] == "aya_vision")
+    named = json.dumps({**values, "architectures": ["AyaVisionForConditionalGeneration"]})
+    config = PlannedConfig(text=named, origin="a copy")
+    planned = of_launch(parse_line("vllm serve org/aya -tp 2"), config, boards.device("H100:2"), version)
+    found = [line for line in cautions(planned) if "has no code" in line]
+    assert [line.startswith(told) for line in found] == [True] if told else not found

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 from vllm_doctor import releases
 from vllm_doctor.facts import FlagUse, Launch
+from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.facts import Release
+from vllm_doctor.memory.implementation import BACKEND_FROM, THROUGH_TRANSFORMERS
 from vllm_doctor.memory.plan import Verdict
 from vllm_doctor.memory.planning import Planned
 
@@ -61,7 +63,10 @@ def _runs(planned: Planned) -> Iterator[str]:
         return
     name = planned.architecture.name
     spans = releases.architecture_history(name)
-    if spans and name not in known.architectures:
+    falls_back = name in THROUGH_TRANSFORMERS and (planned.release or NEWEST) >= BACKEND_FROM
+    if falls_back and name not in known.architectures:
+        yield f"vLLM {version} has no code for {name}: it runs through Transformers' own, where that is installed."
+    elif spans and name not in known.architectures:
         had = ", ".join(f"{span.first} to {span.last or releases.newest()}" for span in spans)
         yield f"vLLM {version} has no code for {name} ({had} have)."
     least = min((_tenfold(each) for each in known.kernel_architectures), default=0)
