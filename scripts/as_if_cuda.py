@@ -26,7 +26,8 @@ COMPILED = (
     "vllm.vllm_flash_attn.flash_attn_interface",
     "deep_gemm",
 )
-CAPABILITY = (9, 0)
+# Another GPU's compute capability, such as 10.0, makes it one of its family with an H100's other numbers.
+CAPABILITY = tuple(int(part) for part in os.environ.get("AS_IF_CAPABILITY", "9.0").split("."))
 NAME = "NVIDIA H100 80GB HBM3"
 MEMORY_BYTES = 80 * 2**30
 
@@ -91,6 +92,7 @@ def answer_for_torch() -> None:
     for name, value in answers.items():
         setattr(torch.cuda, name, lambda *_, value=value, **__: value)
     torch.cuda.Stream = torch.cuda.Event = Idle
+    torch.accelerator.current_device_index = answers["current_device"].__int__
 
 
 def answer_for_operators() -> None:
@@ -141,6 +143,7 @@ def become_cuda() -> None:
 def answer_for_kernels() -> None:
     """What vLLM asks of its kernels and of Triton while it builds."""
     import vllm._custom_ops as kernels  # type: ignore[import-not-found]
+    import vllm.config.vllm as engine  # type: ignore[import-not-found]
     import vllm.triton_utils as triton_utils  # type: ignore[import-not-found]
     import vllm.utils.import_utils as imports  # type: ignore[import-not-found]
 
@@ -149,9 +152,21 @@ def answer_for_kernels() -> None:
         answer = name.endswith(able) or "group" in name
         setattr(kernels, name, lambda *_, answer=answer, **__: answer)
     imports.has_deep_gemm = lambda: True
+    engine.HAS_TRITON = True  # Which of its two model runners vLLM takes hangs on it.
     triton_utils.triton.Config = lambda values=None, num_warps=4, num_stages=1, **_: types.SimpleNamespace(
         kwargs=values or {}, num_warps=num_warps, num_stages=num_stages
     )
+
+
+def ask_in_this_process() -> None:
+    """vLLM asks what a class can do in a child, which would be on a CPU again, and keeps the answer in a file."""
+    import vllm.model_executor.models.registry as registry  # type: ignore[import-not-found]
+    import vllm.utils.platform_utils as memory  # type: ignore[import-not-found]
+
+    registry._run_in_subprocess = lambda ask: ask()
+    registry._LazyRegisteredModel._load_modelinfo_from_cache = lambda *_: None
+    registry._LazyRegisteredModel._save_modelinfo_to_cache = lambda *_: None
+    memory.is_uva_available = lambda: True
 
 
 def keep_off_the_gpu() -> None:
@@ -174,7 +189,15 @@ def main() -> None:
     """Becomes an H100 and runs the script that is named, with its own arguments."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    for step in (replace_modules, answer_for_torch, become_cuda, answer_for_kernels, answer_for_operators):
+    steps = (
+        replace_modules,
+        answer_for_torch,
+        become_cuda,
+        answer_for_kernels,
+        answer_for_operators,
+        ask_in_this_process,
+    )
+    for step in steps:
         step()
     keep_off_the_gpu()
     sys.argv = sys.argv[1:]

@@ -98,7 +98,8 @@ def built(folder: str, tp: int, pp: int, stage: int) -> tuple[int, int, list[lis
             if spec is not None:
                 key = cache_of(spec)
                 caches[key] = caches.get(key, 0) + 1
-    seen = {id(p): p for p in model.parameters()}
+    # What vLLM keeps in the memory of the host is no part of it.
+    seen = {id(p): p for p in model.parameters() if p.is_meta}
     names = [f"{n} {tuple(p.shape)} {p.dtype}" for n, p in model.named_parameters()]
     size = sum(p.numel() * p.element_size() for p in seen.values())
     return config.model_config.max_model_len, size, sorted([*k, n] for k, n in caches.items()), names

@@ -6,6 +6,7 @@ from vllm_doctor.check import NotApplicable, check
 from vllm_doctor.facts import Model, ModelConfig
 from vllm_doctor.finding import Finding, Fix, LaunchEdit, error, warning
 from vllm_doctor.releases import Release
+from vllm_doctor.releases.unbuildable import unbuildable
 from vllm_doctor.snapshot import Snapshot
 from vllm_doctor_checks.launching import planned_release
 from vllm_doctor_checks.model_facts import (
@@ -100,8 +101,27 @@ def architecture(snapshot: Snapshot) -> Iterator[Finding]:
     elif not _is_known(config, release):
         yield from _unknown_architecture(model, config, release, snapshot)
     else:
+        yield from _unbuildable(model, config, release, snapshot)
         yield from _unknown_type(config, release, snapshot)
         yield from _unknown_rope(config, release)
+
+
+def _unbuildable(model: Model, config: ModelConfig, release: Release, snapshot: Snapshot) -> Iterator[Finding]:
+    """A class of this release's own that ends in an error in every launch."""
+    asked = snapshot.launch.value("--model-impl") if snapshot.launch is not None else None
+    name = config.architectures[0]
+    case = unbuildable(name, release.version)
+    if case is None or asked == "transformers":
+        return
+    yield error(
+        "model-arch-unsupported",
+        f"vLLM {release.version} cannot build {name}: it ends there whatever the flags are",
+        evidence=(f"config.json of {model.given}: architectures {name}", case.error, case.reason),
+        fixes=(
+            Fix(title=f"Install vLLM {case.after} or newer", command=("pip", "install", f"vllm>={case.after}")),
+            Fix(title=f"Or stay with vLLM {case.before}", command=("pip", "install", f"vllm=={case.before}")),
+        ),
+    )
 
 
 def _is_known(config: ModelConfig, release: Release) -> bool:

@@ -12,8 +12,8 @@ from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.facts import Architecture, CacheKind, Device, DraftModel, LaunchSettings, Release
 from vllm_doctor.memory.kv_cache import KvLayout, kv_layout
-from vllm_doctor.memory.kv_cache.groups import Placed, make_groups
-from vllm_doctor.memory.kv_cache.specs import Spec
+from vllm_doctor.memory.kv_cache.groups import make_groups
+from vllm_doctor.memory.kv_cache.specs import Placed, Spec
 
 GIB = 2**30
 BUILT = Path(__file__).parents[2] / "fixtures" / "memory" / "built_by_vllm.json"

@@ -25,6 +25,8 @@ KINDS = {
     CacheKind.HIDDEN: "HiddenStateCache",
     CacheKind.CROSS: "CrossAttention",
     CacheKind.STATE: "Mamba",
+    CacheKind.SLIDING_LATENT: "SlidingWindowMLA",
+    CacheKind.RING: "CircularBuffer",
 }
 # A norm of the embedding's stage, or a bias that vLLM leaves out: some kilobytes of billions.
 TOLERANCE = 1e-4

@@ -9,6 +9,7 @@ from vllm_doctor.memory.facts import Release
 from vllm_doctor.memory.implementation import BACKEND_FROM, THROUGH_TRANSFORMERS
 from vllm_doctor.memory.plan import Verdict
 from vllm_doctor.memory.planning import Planned
+from vllm_doctor.releases.unbuildable import unbuildable
 
 # Methods that left vLLM and that plugins bring back (release notes of 0.24.0 and 0.28.0).
 _BY_PLUGINS = ("gguf", "bitsandbytes")
@@ -20,7 +21,14 @@ _ALWAYS = frozenset({"--model", "--config", "--help"})
 def cautions(planned: Planned) -> tuple[str, ...]:
     """What to know before the verdict is believed, one sentence each."""
     flags = of_flags(planned.launch, planned.release)
-    return (*_runs(planned), *_context(planned), *_idle(planned), *flags)
+    return (*_runs(planned), *_host(planned), *_context(planned), *_idle(planned), *flags)
+
+
+def _host(planned: Planned) -> Iterator[str]:
+    """Tables in the host's memory (0.32 config/engram.py: cpu_offload is on by default)."""
+    size = planned.architecture.host_bytes
+    if size and not planned.settings.tables_on_gpu:
+        yield f"{size / 2**30:.1f} GiB of tables of n-grams lie in the host's memory, pinned: it has to have them."
 
 
 def of_flags(launch: Launch, release: Release | None) -> Iterator[str]:
@@ -69,6 +77,8 @@ def _runs(planned: Planned) -> Iterator[str]:
     elif spans and name not in known.architectures:
         had = ", ".join(f"{span.first} to {span.last or releases.newest()}" for span in spans)
         yield f"vLLM {version} has no code for {name} ({had} have)."
+    if version is not None and (case := unbuildable(name, version)) is not None:
+        yield f"vLLM {version} cannot build {name}, whatever its memory: {case.error} ({case.after} can)."
     least = min((_tenfold(each) for each in known.kernel_architectures), default=0)
     own = planned.device.capability
     if own is not None and own < least:

@@ -49,6 +49,8 @@ def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft:
     try:
         if draft is not None:
             return _named(asked, target, config, draft)
+        if asked.method == "dspark":
+            return _own_dspark(target, config)
         return _mtp(target, config) if asked.method in MTP_METHODS else None
     except ConfigError:
         return None
@@ -76,10 +78,20 @@ def _keeper(asked: DraftModel, target: Architecture) -> Architecture:
 def _mtp(target: Architecture, config: str) -> Architecture:
     from vllm_doctor.memory.families.mtp import read_mtp  # Most plans have no draft.
 
+    return read_mtp(_text_of(target, config), target)
+
+
+def _text_of(target: Architecture, config: str) -> Config:
     values = parse(config)
     text = text_part(values)
-    outer = None if text is values else values
-    return read_mtp(Config(text, target.model_type, outer), target)
+    return Config(text, target.model_type, None if text is values else values)
+
+
+def _own_dspark(target: Architecture, config: str) -> Architecture | None:
+    """The layers of DSpark that a model brings along: its own config is the draft's (0.32 config/speculative.py)."""
+    from vllm_doctor.memory.families.drafts import read_draft
+
+    return read_draft(_text_of(target, config), target, "dspark")
 
 
 def _named(asked: DraftModel, target: Architecture, config: str, draft: str) -> Architecture:

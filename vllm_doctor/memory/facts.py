@@ -48,7 +48,8 @@ class Tensor(Facts, frozen=True):
     `name` is the module's path inside the layer as the checkpoint has it (`self_attn.q_proj`), which lists of
     unquantized modules match. `linear`: a quantization method may pack it. `heads`: key-value heads, for Split.HEADS;
     an encoder's heads, for its rows and columns, which stay whole where the ranks do not divide the heads.
-    `smallest`: where ranks divide that side, each holds so many at least; `multiple`: its rows on a rank are one.
+    `smallest`: where ranks divide that side, each holds so many at least; `multiple`: its rows on a rank are one (its
+    columns, where those are divided).
     `units`: the ranks must divide so many (heads, a width), or vLLM refuses to build the layer; 0: any number does.
     `element_bytes`: where it differs from the model's dtype. `added`: allocated by vLLM, not in the checkpoint, so that
     it counts as memory and not as a parameter of the model.
@@ -83,6 +84,8 @@ class CacheKind(str, Enum):
     HIDDEN = "hidden"
     CROSS = "cross"
     STATE = "state"
+    SLIDING_LATENT = "sliding-latent"
+    RING = "ring"
 
 
 class StateTensor(Facts, frozen=True):
@@ -103,8 +106,10 @@ class Cache(Facts, frozen=True):
 
     `window` is the sliding window or the chunk in tokens. `value_size` 0: no separate values (MLA). `state_name` is
     vLLM's name of the state (`mamba1`, `mamba2`, `gdn_attention`, `linear_attention`, `short_conv`, `kda`, `ling_kda`).
-    `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it. `states_per_token`: of an
-    encoder that hears several frames while the decoder says one token.
+    `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it. `record`: the layout of a
+    cache that is packed into blocks with others (`v4`, `v4.1`, and `v4.1-window`); such a one stores a number for
+    every `tokens_per_state` tokens, in blocks of `block` tokens where the launch does not say how many.
+    `states_per_token`: of an encoder that hears several frames while the decoder says one token.
     """
 
     kind: CacheKind
@@ -115,6 +120,9 @@ class Cache(Facts, frozen=True):
     states: tuple[StateTensor, ...] = ()
     state_name: str = ""
     own_element_bytes: int | None = None
+    record: str = ""
+    tokens_per_state: int = 1
+    block: int | None = None
     states_per_token: int = 1
 
 
@@ -132,6 +140,8 @@ class Quantization(Facts, frozen=True):
     blocks; `symmetric`: no zero points; `static_activations`: one more scale per layer. `ignored` are patterns of
     module names. `kv_cache_dtype` is what the checkpoint itself asks for its cache. `quantized_head`: lm_head is
     packed too. `activation_order`: a column order is stored as well; `float_format`: numbers are floating.
+    `scale_bytes` of a block's scale; `experts`: how routed experts are packed, where it is another way (`mxfp4`,
+    `nvfp4`).
     """
 
     method: str
@@ -145,6 +155,8 @@ class Quantization(Facts, frozen=True):
     quantized_head: bool = False
     activation_order: bool = False
     float_format: bool = False
+    scale_bytes: int = 4
+    experts: str | None = None
 
 
 class Architecture(Facts, frozen=True):
@@ -157,9 +169,11 @@ class Architecture(Facts, frozen=True):
     built on. `native_max_model_len` is what vLLM derives where the user sets none. `largest_intermediate` is the
     widest dense MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables (or other
     tables of positions), `absorbed_elements` those of the copies that MLA makes per layer. `kernel_block`: tokens
-    of the smallest block of a backend that only this architecture has. `state_key_size` is that of a delta net's
-    heads. `borrows`: what a draft takes from its target (`embedding`, `head`). `media`: what the towers take
-    (`image`, `video`, `audio`). `exact`: every term is known; else `approximations` says what is not.
+    of the smallest block of a backend that only this architecture has. `output_groups`: groups of heads that the
+    output has projections for. `host_bytes`: tables that vLLM keeps in the host's memory, of all ranks.
+    `state_key_size` is that of a delta net's heads. `borrows`: what a draft takes from its target (`embedding`,
+    `head`). `media`: what the towers take (`image`, `video`, `audio`). `exact`: every term is known; else
+    `approximations` says what is not.
     """
 
     name: str
@@ -191,6 +205,8 @@ class Architecture(Facts, frozen=True):
     is_attention_free: bool = False
     is_hybrid: bool = False
     sparse_attention: bool = False
+    output_groups: int = 0
+    host_bytes: int = 0
     kernel_block: int | None = None
     encoder_tokens: int = 0
     vision_hidden_size: int = 0
@@ -228,7 +244,8 @@ class LaunchSettings(Facts, frozen=True):
 
     `max_model_len` is -1 for `auto`. `gpu_memory_utilization` is a fraction of the card. `kv_cache_memory_bytes` is per
     GPU. `cpu_offload_gb` in GiB. `pooling`: served for vectors or scores (`--runner pooling`). `limit_mm_per_prompt`
-    None: not given. `mm_encoder_tp_mode` is `weights` or `data`. `environment`: VLLM_ variables of the launch.
+    None: not given. `mm_encoder_tp_mode` is `weights` or `data`. `tables_on_gpu`: of n-grams, which are on the host
+    by default. `indexer_fp4`: keys of a sparse indexer in FP4. `environment`: VLLM_ variables of the launch.
     """
 
     tensor_parallel_size: int = 1
@@ -268,6 +285,8 @@ class LaunchSettings(Facts, frozen=True):
     mamba_block_size: int | None = None
     gdn_prefill_backend: str = "auto"
     attention_backend: str | None = None
+    tables_on_gpu: bool = False
+    indexer_fp4: bool = False
     performance_mode: str | None = None
     cudagraph_sizes: tuple[int, ...] | None = None
     cudagraph_mode: str | None = None

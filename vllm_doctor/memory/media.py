@@ -71,6 +71,7 @@ _UNDIVIDED = frozenset(
         "ColQwen3_5",
         "Cosmos3EdgeForConditionalGeneration",
         "Cosmos3ForConditionalGeneration",
+        "DeepseekV41ForCausalLM",
         "DotsOCRForCausalLM",
         "Eagle2_5_VLForConditionalGeneration",
         "Exaone4_5_ForConditionalGeneration",

@@ -1,6 +1,9 @@
 """Bytes of a tensor on one rank, packed as its quantization method packs it."""
 
+import math
 from functools import lru_cache
+
+from msgspec.structs import replace
 
 from vllm_doctor.memory.facts import Quantization, Split, Tensor
 from vllm_doctor.memory.sharding import Shard
@@ -9,7 +12,15 @@ EXPERT_SPLITS = (Split.EXPERT_ROWS, Split.EXPERT_COLUMNS)
 SCALE_BYTES = 4
 # 0.32 layers/quantization/mxfp4.py with fused_moe's rounding for Marlin and Triton on Hopper and before.
 MXFP4_WIDTH_MULTIPLE = 128
+# The least side of a block of FP8 that experts are served with.
+_LEAST_BLOCK = 32
 MXFP4_HIDDEN_MULTIPLE = 256
+
+# Ways to pack routed experts alone.
+_EXPERTS = {
+    "mxfp4": Quantization(method="mxfp4", bits=4, group=32, float_format=True),
+    "nvfp4": Quantization(method="nvfp4", bits=4, group=16, static_activations=True, float_format=True),
+}
 
 
 def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_bytes: int) -> int:
@@ -20,16 +31,28 @@ def packed_bytes(tensor: Tensor, part: Shard, quantization: Quantization, model_
     (NVFP4: an FP8 scale per 16 and two fp32 numbers), mxfp4.py (a byte per 32).
     """
     columns = max(part.columns, 1)
+    if quantization.experts is not None and tensor.split in EXPERT_SPLITS:
+        quantization = _EXPERTS[quantization.experts]
     if quantization.method == "mxfp4" and tensor.split in EXPERT_SPLITS:
         return _mxfp4_bytes(tensor, part)
+    if quantization.block is not None and tensor.split in EXPERT_SPLITS:
+        quantization = replace(quantization, block=_refined(tensor, part, quantization.block))
     numbers = part.elements * quantization.bits // 8
     return numbers + part.copies * _scale_bytes(part.rows, columns, quantization, model_bytes)
+
+
+def _refined(tensor: Tensor, part: Shard, block: tuple[int, int]) -> tuple[int, int]:
+    """Smaller blocks where ranks would share one (0.29 on, fused_moe/oracle/fp8.py refine_fp8_moe_block_shape)."""
+    up = tensor.split is Split.EXPERT_ROWS
+    width, hidden = (part.rows // 2, part.columns) if up else (part.columns, part.rows)
+    side = math.gcd(*block, width, hidden)
+    return (side, side) if width % block[0] and side >= _LEAST_BLOCK else block
 
 
 def _scale_bytes(rows: int, columns: int, quantization: Quantization, model_bytes: int) -> int:
     if quantization.block is not None:
         block_rows, block_columns = quantization.block
-        return -(-rows // block_rows) * -(-columns // block_columns) * SCALE_BYTES
+        return -(-rows // block_rows) * -(-columns // block_columns) * quantization.scale_bytes
     match quantization.method:
         case "nvfp4":
             return rows * (columns // max(1, quantization.group)) + 2 * SCALE_BYTES

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Quantization, Release, Split, Tensor
 from vllm_doctor.memory.implementation import BACKEND_FROM, WITHOUT_STAGES
-from vllm_doctor.memory.packing import ignored_names, is_packed, matches
+from vllm_doctor.memory.packing import EXPERT_SPLITS, ignored_names, is_packed, matches
 from vllm_doctor.memory.sharding import vocabulary_rows
 
 _MAMBA_GROUPS = "If tensor parallel world size does not divide num_groups, then num_groups must equal 1."
@@ -96,7 +96,7 @@ def _packing(architecture: Architecture, settings: LaunchSettings, release: Rele
         return None
     for tensor in _packed(architecture, packing):
         if packing.block is not None:
-            refusal = _blocks(tensor, packing.block, settings, release)
+            refusal = None if _is_padded(tensor, packing) else _blocks(tensor, packing.block, settings, release)
         else:
             refusal = _groups(tensor, packing, settings.tensor_parallel_size, release)
         if refusal is not None:
@@ -108,6 +108,12 @@ def _packed(architecture: Architecture, packing: Quantization) -> Iterator[Tenso
     everywhere, _ = ignored_names(packing.ignored)
     tensors = dict.fromkeys(t for kind in architecture.kinds for t in kind.tensors)
     return (t for t in tensors if is_packed(t, packing) and not matches(t.name, everywhere))
+
+
+def _is_padded(tensor: Tensor, packing: Quantization) -> bool:
+    """Whether ranks hold whole blocks of it anyway, or experts that are packed another way."""
+    whole = packing.block is not None and tensor.multiple % packing.block[0] == 0
+    return whole or (packing.experts is not None and tensor.split in EXPERT_SPLITS)
 
 
 def _blocks(tensor: Tensor, block: tuple[int, int], settings: LaunchSettings, release: Release) -> str | None:

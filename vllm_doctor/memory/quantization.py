@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from vllm_doctor.memory.config_values import ConfigError
 from vllm_doctor.memory.facts import Quantization
 
@@ -32,9 +34,29 @@ def read_quantization(whole: Mapping[str, Any], text: Mapping[str, Any]) -> Quan
     name = _method(config)
     if name is None:
         return None
-    return _READERS.get(name, _plain)(name, config)
+    found = _READERS.get(name, _plain)(name, config)
+    return _with_experts(found, whole, config) if found.method == "fp8" else found
 
 
+def _with_experts(found: Quantization, whole: Mapping[str, Any], config: Mapping[str, Any]) -> Quantization:
+    """DeepSeek V4's experts in FP4 beside FP8, whose scales are a byte each then (0.32 deepseek_v4/quant_config.py)."""
+    if whole.get("model_type") not in _FP4_EXPERTS:
+        return found
+    kind = whole.get("expert_dtype", config.get("expert_dtype", "fp4"))
+    # ModelOpt's list of what is not of FP4 is none of what is not of FP8 (Fp8Config.from_config).
+    found = replace(found, ignored=_ignored({key: config.get(key) for key in _FP8_LISTS}))
+    if kind == "fp8":
+        return found
+    if kind != "fp4":
+        raise ConfigError(f"expert_dtype is {str(kind)[:40]}, neither fp4 nor fp8, which vLLM refuses")
+    experts = "nvfp4" if str(config.get("moe_quant_algo") or "").upper() == "NVFP4" else "mxfp4"
+    # Blocks of 32 are served as MXFP8: one scale for 32 columns of every row (0.32 deepseek_v41/quant_config.py).
+    block = (1, 32) if found.block == (32, 32) else found.block
+    return replace(found, experts=experts, scale_bytes=1, block=block)
+
+
+_FP4_EXPERTS = ("deepseek_v4", "deepseek_v41")
+_FP8_LISTS = ("ignored_layers", "modules_to_not_convert")
 Reader = Callable[[str, Mapping[str, Any]], Quantization]
 
 

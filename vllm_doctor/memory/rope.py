@@ -9,8 +9,11 @@ from vllm_doctor.memory.families.windows import layer_types
 def rope_elements(text: Config, base: Architecture, positions: int) -> int:
     """Elements of the cos/sin tables (0.32 layers/rotary_embedding): rows x rotary size, one per distinct table.
 
-    Linear and dynamic scaling make the table longer by their factor; yarn's has the scaled length.
+    Linear and dynamic scaling make the table longer by their factor; yarn's has the scaled length. Readers of models
+    with tables of their own kind have counted them.
     """
+    if base.rope_elements:
+        return base.rope_elements
     if not base.attention_heads or text.model_type in ("gpt2", "bloom", "mpt", "opt", "gpt_bigcode", "jamba"):
         return 0
     if text.text("position_embedding_type") == "nope":

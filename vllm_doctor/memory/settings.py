@@ -38,6 +38,7 @@ class _Reader:
     def settings(self) -> LaunchSettings:
         number, text = self._number, self._launch.value
         compilation = self._object("--compilation-config")
+        attention = self._object("--attention-config")
         return LaunchSettings(
             tensor_parallel_size=number("--tensor-parallel-size", 1, 1, LARGEST_PARALLEL),
             pipeline_parallel_size=number("--pipeline-parallel-size", 1, 1, LARGEST_PARALLEL),
@@ -76,7 +77,9 @@ class _Reader:
             mamba_cache_mode=text("--mamba-cache-mode"),
             mamba_block_size=self._maybe("--mamba-block-size", LARGEST_LENGTH),
             gdn_prefill_backend=(text("--gdn-prefill-backend") or "auto").lower(),
-            attention_backend=_text(self._object("--attention-config").get("backend")) or text("--attention-backend"),
+            attention_backend=_text(attention.get("backend")) or text("--attention-backend"),
+            tables_on_gpu=self._object("--engram-config").get("cpu_offload") is False,
+            indexer_fp4=attention.get("indexer_kv_dtype") == "mxfp4" or attention.get("use_fp4_indexer_cache") is True,
             performance_mode=text("--performance-mode"),
             cudagraph_sizes=self._graph_sizes(compilation),
             cudagraph_mode=_text(compilation.get("cudagraph_mode")),

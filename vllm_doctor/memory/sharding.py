@@ -32,7 +32,7 @@ def shard(tensor: Tensor, settings: LaunchSettings) -> Shard:
         case Split.ROWS:
             rows = -(-_share(rows, tp) // tensor.multiple) * tensor.multiple
         case Split.COLUMNS:
-            columns = _share(columns, tp)
+            columns = -(-_share(columns, tp) // tensor.multiple) * tensor.multiple
         case Split.HEADS:
             heads = max(1, tensor.heads)
             rows = rows // heads * max(1, heads // tp)

@@ -202,6 +202,9 @@ def _extras(
     if architecture.absorbed_elements and release >= (0, 7, 0):
         size = architecture.absorbed_elements // settings.tensor_parallel_size * model_bytes * layers
         parts.append(WeightPart(name="absorbed", size_bytes=size, source="vLLM 0.32 mla_attention.py W_UK, W_UV"))
+    if architecture.host_bytes and settings.tables_on_gpu:
+        size = -(-architecture.host_bytes // settings.tensor_parallel_size)
+        parts.append(WeightPart(name="n-grams", size_bytes=size, source="vLLM 0.32 deepseek_v41/common/engram.py"))
     if settings.enable_lora:
         size = lora_bytes(architecture, settings, model_bytes)
         parts.append(WeightPart(name="lora", size_bytes=size, source="vLLM 0.32 lora/layers create_lora_weights"))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from vllm_doctor.memory.config_values import Config, ConfigError
 from vllm_doctor.memory.facts import Architecture
-from vllm_doctor.memory.families import dflash, eagle, lattice
+from vllm_doctor.memory.families import deepseek_v4, deepseek_v41, dflash, eagle, lattice
 
 Reader = Callable[[Config, Architecture], Architecture]
 
@@ -43,6 +43,8 @@ DRAFTS: Mapping[str, Reader] = {
     "Gemma4DSparkModel": dflash.read_gemma4_dspark,
     "Gemma4MTPModel": dflash.read_gemma4_assistant,
     "MedusaModel": eagle.read_medusa,
+    "DSparkDraftModel": deepseek_v4.read_v4_dspark,
+    "DSparkV41DraftModel": deepseek_v41.read_v41_dspark,
 }
 
 # What vLLM 0.32 makes of a config before it looks at the method (config/speculative.py hf_config_override).
@@ -55,6 +57,12 @@ _RENAMED: Mapping[str, str] = {
 }
 # The one draft of DFlash whose name is left as it is.
 _LATTICE = "LiLiCorrDraftModel"
+# The layers of DSpark in the checkpoints of DeepSeek V4, whose whole config is the draft's.
+_OWN_DSPARK: Mapping[str, str] = {
+    "deepseek_v4": "DSparkDraftModel",
+    "deepseek_v41": "DSparkV41DraftModel",
+    "deepseek_v41_text": "DSparkV41DraftModel",
+}
 # The methods that vLLM runs drafts of their own classes with, and no other models.
 _CLASSES_OF_THEIR_OWN = frozenset(("eagle", "eagle3", "dflash", "dspark"))
 
@@ -70,6 +78,8 @@ def draft_name(config: Config, method: str | None) -> str:
         return f"Eagle3{name}"
     if method == "dflash" and not (name.startswith("DFlash") or name.endswith("DFlash") or name == _LATTICE):
         return f"DFlash{name}"
+    if method == "dspark" and (own := _OWN_DSPARK.get(config.model_type)) is not None:
+        return own
     if method == "dspark" and name == "DSparkDraftModel" and config.model_type == "qwen3":
         return "Qwen3DSparkModel"
     return "MedusaModel" if method == "medusa" else name

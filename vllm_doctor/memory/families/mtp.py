@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from vllm_doctor.memory.config_values import LARGEST_EXPERTS, LARGEST_LAYERS, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, CacheKind, Layer, Split
-from vllm_doctor.memory.families import hyper, kimi
+from vllm_doctor.memory.families import deepseek_v4, hyper, kimi
 from vllm_doctor.memory.families.decoder import shape_of
 from vllm_doctor.memory.families.draft_parts import MOST, drafted, grown
 from vllm_doctor.memory.families.hybrid import nemotron_pattern
@@ -148,6 +148,11 @@ def _hunyuan_v4(config: Config, target: Architecture) -> tuple[Layer, ...]:
     return (grown(hyper.mtp_layer(config), *_joined(target.hidden_size)),) * max(1, _count(config, default=1))
 
 
+def _deepseek_v4(config: Config, _: Architecture) -> tuple[Layer, ...]:
+    """Layers that look at a window alone (deepseek_v4/nvidia/mtp.py)."""
+    return (deepseek_v4.mtp_layer(config),) * _count(config)
+
+
 def _kimi_k3(config: Config, target: Architecture) -> tuple[Layer, ...]:
     """Layers of latent attention with experts, and one residual (kimi_k3/nvidia/mtp.py)."""
     return (grown(kimi.mtp_layer(config), *_joined(target.hidden_size)),) * _count(config)
@@ -234,6 +239,7 @@ def _nemotron(config: Config, target: Architecture) -> tuple[Layer, ...]:
 _MTP: Mapping[str, Block] = {
     "DeepseekV3ForCausalLM": _after(_last_kind),
     "DeepseekV32ForCausalLM": _after(_last_kind),
+    "DeepseekV4ForCausalLM": _deepseek_v4,
     "GlmMoeDsaForCausalLM": _after(_last_kind),
     "Glm4MoeForCausalLM": _after(_last_kind),
     "Glm4MoeLiteForCausalLM": _after(_last_kind),
@@ -273,6 +279,7 @@ MTP_LAYERS = frozenset(
         "BailingMoeV25MTPModel",
         "BailingMoeV3MTPModel",
         "DeepSeekMTPModel",
+        "DeepSeekV4MTPModel",
         "DeepseekV32MTPModel",
         "ErnieMTPModel",
         "Exaone4_5_MTP",

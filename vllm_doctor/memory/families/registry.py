@@ -16,6 +16,8 @@ from vllm_doctor.memory.families.towers import Towers
 Reader = Callable[[Config], Architecture]
 
 cohere_asr = Lazily("cohere_asr")
+deepseek_v4 = Lazily("deepseek_v4")
+deepseek_v41 = Lazily("deepseek_v41")
 encoder_decoder = Lazily("encoder_decoder")
 hybrid = Lazily("hybrid")
 hyper = Lazily("hyper")
@@ -35,6 +37,8 @@ _OWN: Mapping[str, Reader] = {
     "DeepseekV2ForCausalLM": latent.read_deepseek,
     "DeepseekV3ForCausalLM": latent.read_deepseek,
     "DeepseekV32ForCausalLM": latent.read_latent,
+    "DeepseekV4ForCausalLM": deepseek_v4.read_v4,
+    "DeepseekV41TextModel": deepseek_v41.read_v41,
     "AXK1ForCausalLM": singles.read_axk1,
     "Glm4MoeLiteForCausalLM": latent.read_glm_lite,
     "GlmMoeDsaForCausalLM": latent.read_corrected,
@@ -59,6 +63,7 @@ _OWN: Mapping[str, Reader] = {
     "Qwen3_5MoeForCausalLM": linear_hybrid.read_delta_hybrid,
     "OlmoHybridForCausalLM": relatives.read_olmo_hybrid,
     "QWenLMHeadModel": relatives.read_first_qwen,
+    "InternS1ProTextModel": relatives.read_interns1_pro,
     "Zamba2ForCausalLM": linear_hybrid.read_zamba2,
     "Lfm2ForCausalLM": linear_hybrid.read_lfm2,
     "Lfm2MoeForCausalLM": linear_hybrid.read_lfm2,

@@ -6,17 +6,11 @@ from typing import NamedTuple
 
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.facts import CacheKind, Release
-from vllm_doctor.memory.kv_cache.specs import Spec, cdiv
+from vllm_doctor.memory.kv_cache.packing import block_bytes, is_packed, packed_layers
+from vllm_doctor.memory.kv_cache.specs import Placed, Spec, cdiv
 
 FULL_KINDS = (CacheKind.FULL, CacheKind.LATENT, CacheKind.HIDDEN)
 LOCAL_KINDS = (CacheKind.SLIDING, CacheKind.CHUNKED)
-
-
-class Placed(NamedTuple):
-    """One cache of one layer, and the pipeline stage that holds it."""
-
-    spec: Spec
-    stage: int
 
 
 class Group(NamedTuple):
@@ -34,6 +28,8 @@ def make_groups(layers: Sequence[Placed], stages: int, release: Release, hybrid_
     """
     if not layers:
         return ()
+    if is_packed(layers):
+        return _packed(layers, stages, release, hybrid_manager)
     if not hybrid_manager:
         layers = promoted(layers)
     if _uniform_type([p.spec for p in layers]):
@@ -41,6 +37,16 @@ def make_groups(layers: Sequence[Placed], stages: int, release: Release, hybrid_
     hidden = [p for p in layers if p.spec.kind is CacheKind.HIDDEN]
     groups = _split_groups(unified([p for p in layers if p.spec.kind is not CacheKind.HIDDEN]), stages, release)
     return _with_hidden(groups, hidden, stages) if hidden else groups
+
+
+def _packed(layers: Sequence[Placed], stages: int, release: Release, hybrid_manager: bool) -> tuple[Group, ...]:
+    """Groups that share one size of block, whatever their own layers need of it."""
+    if not hybrid_manager:
+        what = "--disable-hybrid-kv-cache-manager: how the caches of this model are laid out then is not known"
+        raise DoctorError(what, "leave the flag out")
+    groups = packed_layers(layers, release)
+    sizes = tuple(block_bytes([[p for p in g if p.stage == s] for g in groups], release) for s in range(stages))
+    return tuple(Group(g[0].spec, tuple({p.spec for p in g}), sizes) for g in groups)
 
 
 def promoted(layers: Sequence[Placed]) -> Sequence[Placed]:

@@ -7,8 +7,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from vllm_doctor.memory.facts import Architecture, CacheKind, Device, LaunchSettings, Release
-from vllm_doctor.memory.kv_cache.groups import Group, Placed, make_groups
-from vllm_doctor.memory.kv_cache.specs import Spec, rank_specs, served_dtype
+from vllm_doctor.memory.kv_cache.groups import Group, make_groups
+from vllm_doctor.memory.kv_cache.specs import Placed, Spec, rank_specs, served_dtype
 from vllm_doctor.memory.stages import stage_of_layers
 
 GIB = 2**30
@@ -217,7 +217,7 @@ def kv_layout(
     per_stage = [[p.spec for p in placed if p.stage == s] for s in range(stages)]
     return KvLayout(
         bytes_per_token_per_gpu=max((_token_bytes(s) for s in per_stage), default=0.0),
-        block_size=min((p.spec.block for p in placed if p.spec.kind is not CacheKind.STATE), default=16),
+        block_size=min((p.spec.block for p in placed if p.spec.kind not in _WITHOUT_LENGTH), default=16),
         stage_block_bytes=tuple(max((g.stage_bytes[s] for g in groups), default=0) for s in range(stages)),
         groups=groups,
         release=release,
@@ -230,8 +230,12 @@ def kv_layout(
     )
 
 
+# Caches that do not grow with a request.
+_WITHOUT_LENGTH = (CacheKind.STATE, CacheKind.SLIDING_LATENT, CacheKind.RING)
+
+
 def _token_bytes(specs: list[Spec]) -> float:
-    return sum(s.page / s.block for s in specs if s.kind is not CacheKind.STATE)
+    return sum(s.page / s.block for s in specs if s.kind not in _WITHOUT_LENGTH)
 
 
 def _counted(specs: list[Spec]) -> tuple[tuple[Spec, int], ...]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from vllm_doctor.errors import DoctorError
 from vllm_doctor.memory.elements import cache_head_bytes, element_bytes, is_fp8, latent_bytes
 from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, Device, LaunchSettings, Release, StateTensor
+from vllm_doctor.memory.kv_cache.records import block_multiple, packed_block, page_bytes, ring_tokens
 
 DEFAULT_BLOCK = 16
 # vLLM for CPU, 0.32 platforms/cpu.py check_and_update_config; its MLA kernel takes 16 only.
@@ -22,7 +23,10 @@ CHECKPOINTED = ("mamba2", "kda")
 
 
 class Spec(NamedTuple):
-    """A layer's cache on a rank: tokens and bytes of a block, `window` in tokens, `states` blocks a request needs."""
+    """A layer's cache on a rank: tokens and bytes of a block, `window` in tokens, `states` blocks a request needs.
+
+    `alignment`: where pages of several layers lie in one block, its bytes are a multiple of that.
+    """
 
     kind: CacheKind
     block: int
@@ -36,14 +40,23 @@ class Spec(NamedTuple):
         match self.kind:
             case CacheKind.FULL | CacheKind.LATENT | CacheKind.HIDDEN:
                 return cdiv(cdiv(max_model_len, dcp), self.block)
-            case CacheKind.SLIDING:
+            case CacheKind.SLIDING | CacheKind.SLIDING_LATENT:
                 return cdiv(min(self.window - 1 + in_flight, max_model_len), self.block) + 1
             case CacheKind.CHUNKED:
                 return cdiv(min(self.window + in_flight, max_model_len), self.block)
             case CacheKind.CROSS:
                 return cdiv(encoder_tokens, self.block)
+            case CacheKind.RING:
+                return 1
             case _:
                 return self.states
+
+
+class Placed(NamedTuple):
+    """One cache of one layer, and the pipeline stage that holds it."""
+
+    spec: Spec
+    stage: int
 
 
 def cdiv(number: int, by: int) -> int:
@@ -110,6 +123,8 @@ def kernel_block(architecture: Architecture, settings: LaunchSettings, device: D
     """
     if architecture.kernel_block is not None:
         return architecture.kernel_block
+    if (packed := packed_block(architecture, device)) is not None:
+        return packed
     kinds = {c.kind for k in architecture.kinds for c in k.caches}
     if CacheKind.LATENT not in kinds:
         return CPU_BLOCK if is_cpu(device) else DEFAULT_BLOCK
@@ -203,6 +218,11 @@ def rank_specs(
             size = state_bytes(cache, settings, architecture, model_bytes)
             page = max(padded, size) if padded is not None else size
             return Spec(cache.kind, state_block, page, states=_state_blocks(cache, settings, release, align) + exported)
+        if cache.record:
+            own = ring_tokens(settings) if cache.kind is CacheKind.RING else cache.block or block
+            page = page_bytes(cache, own, architecture, settings, device)
+            multiple = block_multiple(cache, architecture, settings, release, device)
+            return Spec(cache.kind, own, page, window=cache.window or 0, alignment=multiple)
         token = attention_token_bytes(cache, settings, model_bytes)
         return Spec(cache.kind, block, block * token, window=cache.window or 0)
 

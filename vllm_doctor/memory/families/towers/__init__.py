@@ -19,6 +19,7 @@ TOWERS: Mapping[str, str] = {
     "Qwen3_5ForConditionalGeneration": "qwen.qwen_vl",
     "Qwen3_5MoeForConditionalGeneration": "qwen.qwen_vl",
     "Cosmos3ForConditionalGeneration": "qwen.qwen_vl",
+    "InternS1ProForConditionalGeneration": "qwen.qwen_vl",
     "Exaone4_5_ForConditionalGeneration": "qwen.exaone4_5",
     "HCXVisionV2ForCausalLM": "qwen.hyperclovax",
     "Qwen2_5OmniModel": "qwen.qwen2_5_omni",
@@ -77,6 +78,8 @@ TOWERS: Mapping[str, str] = {
     "DeepseekOCRForCausalLM": "deepseek.ocr",
     "DeepseekOCR2ForCausalLM": "deepseek.ocr2",
     "UnlimitedOCRForCausalLM": "deepseek.ocr",
+    "DeepseekV4ForConditionalGeneration": "deepseek.v4",
+    "DeepseekV41ForCausalLM": "deepseek.v4_1",
     "Step3VLForConditionalGeneration": "deepseek.step3",
     "Ovis2_5": "navit.ovis2_5",
     "Ovis2_6ForCausalLM": "navit.ovis2_5",
@@ -163,10 +166,13 @@ THROUGH_TRANSFORMERS = frozenset(
 
 # Architectures whose config does not say which language model they have inside.
 LANGUAGE_MODELS: Mapping[str, str] = {
+    "DeepseekV4ForConditionalGeneration": "DeepseekV4ForCausalLM",
+    "DeepseekV41ForCausalLM": "DeepseekV41TextModel",
     "OpenVLAForActionPrediction": "LlamaForCausalLM",
     "Moondream3ForCausalLM": "Moondream3TextModel",
     "HfMoondream": "Moondream3TextModel",
     "DotsOCRForCausalLM": "Qwen2ForCausalLM",
+    "InternS1ProForConditionalGeneration": "InternS1ProTextModel",
     "InternS2MobiusForConditionalGeneration": "InternS2MobiusModel",
     "NemotronParseForConditionalGeneration": "MBartDecoderNoPos",
     "MiMoV2OmniForCausalLM": "MiMoV2FlashForCausalLM",

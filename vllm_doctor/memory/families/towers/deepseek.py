@@ -1,7 +1,10 @@
 """The towers of DeepSeek-VL2 and DeepSeek-OCR, whose sizes their names say (deepseek_vl2.py, deepencoder.py)."""
 
-from vllm_doctor.memory.config_values import Config
-from vllm_doctor.memory.families.parts import Tensors
+from msgspec.structs import replace
+
+from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config
+from vllm_doctor.memory.facts import Split
+from vllm_doctor.memory.families.parts import Tensors, linear, plain
 from vllm_doctor.memory.families.towers.blocks import (
     Block,
     Towers,
@@ -120,3 +123,50 @@ def step3(whole: Config) -> Towers:
         *kept(text_width(whole), 2 * out, bias=whole.flag("projector_bias")),
     )
     return Towers(tensors, True, width, layers)
+
+
+def v4(whole: Config) -> Towers:
+    """DeepSeek V4's vision: its numbers stand beside the language model's (0.32 deepseek_v4/common/vision.py)."""
+    layers = whole.positive("vision_n_layers", largest=LARGEST_LAYERS)
+    widths = (whole.positive("vision_dim", default=1024), whole.positive("vision_inter_dim", default=2816))
+    heads, patch = whole.positive("vision_n_heads", default=16), whole.positive("vision_patch_size", default=14)
+    side, hidden = whole.positive("vision_downsample_ratio", default=3), whole.positive("hidden_size")
+    # The ends of an image and of its rows, and what it is filled up with.
+    marks = (plain("image_start", 4, hidden, element_bytes=4),)
+    return _v4_tower(widths, layers, heads, patch, side, hidden, marks)
+
+
+def v4_1(whole: Config) -> Towers:
+    """DeepSeek V4.1's: V4's tower under keys of its own (deepseek_v41/nvidia/vl_model.py, configs/deepseek_v41.py)."""
+    vision, hidden = part(whole, "vision_config"), text_width(whole)
+    widths = (vision.positive("hidden_size", default=1024), vision.positive("intermediate_size", default=2816))
+    return _v4_tower(
+        widths,
+        vision.positive("num_hidden_layers", largest=LARGEST_LAYERS),
+        vision.positive("num_attention_heads", default=16),
+        vision.positive("patch_size", default=14),
+        vision.positive("downsample_ratio", default=3),
+        hidden,
+        (plain("image_start", 3, hidden, element_bytes=4),),
+    )
+
+
+def _v4_tower(
+    widths: tuple[int, int], layers: int, heads: int, patch: int, side: int, hidden: int, marks: Tensors
+) -> Towers:
+    """Blocks with gated MLPs; all of it is whole on every rank where the ranks do not divide the heads."""
+    width, feed = widths
+    block = (
+        *linear("vision.attn.wqkv", 3 * width, width, Split.ROWS, bias=True),
+        *linear("vision.attn.wo", width, width, Split.COLUMNS, bias=True),
+        *linear("vision.mlp.w1", 2 * feed, width, Split.ROWS),
+        *linear("vision.mlp.w2", width, feed, Split.COLUMNS),
+        *times(rms_norm(width), 2),
+    )
+    aligner = (
+        *linear("aligner.w1", hidden, width * side * side, Split.ROWS, bias=True),
+        *linear("aligner.w2", hidden, hidden, Split.COLUMNS, bias=True),
+    )
+    divided = tuple(replace(t, heads=heads) for t in (*times(block, layers), *aligner))
+    tensors = (*divided, *kept_numbers(width, 3 * patch**2), *rms_norm(width), *marks)
+    return Towers(tensors, True, width, layers, media=("image",))

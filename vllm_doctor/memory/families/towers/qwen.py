@@ -81,9 +81,12 @@ def qwen3_blocks(vision: Config) -> Tensors:
     )
 
 
+_AS_QWEN3 = ("qwen3", "cosmos3", "qwen4", "cohere_compass", "colqwen3", "ops_colqwen3", "interns1_pro")
+
+
 def vit(vision: Config) -> Tensors:
     """The tower by its type."""
-    if vision.model_type.startswith(("qwen3", "cosmos3", "qwen4", "cohere_compass", "colqwen3", "ops_colqwen3")):
+    if vision.model_type.startswith(_AS_QWEN3):
         return qwen3(vision)
     return qwen2_5(vision) if vision.model_type.startswith("qwen2_5") else qwen2(vision)
 
