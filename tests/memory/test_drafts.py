@@ -355,3 +355,13 @@ def test_kept_layers_that_are_none_keep_nothing(given_ids: object) -> None:
     assert asked is not None and asked.hidden_states == 0
     found = draft_of(asked, target_of(DRAFTS[0]), "{}", None)
     assert found is not None and not found.layers
+
+
+def test_kept_hidden_states_beside_packed_caches_are_called_an_estimate() -> None:
+    built = json.loads((FIXTURE.parent / "built_by_vllm.json").read_text())["models"]
+    config = next(m["config"] for m in built if m["name"] == "DeepseekV4ForCausalLM")
+    target = read_architecture(json.dumps(config))
+    asked = DraftModel(method="extract_hidden_states", tokens=1, hidden_states=3)
+    found = weights(target, LaunchSettings(draft=asked), RELEASE, draft=draft_of(asked, target, "{}", None))
+    assert not found.exact
+    assert any("hidden states" in doubt for doubt in found.approximations)

@@ -62,6 +62,8 @@ def _keeper(asked: DraftModel, target: Architecture) -> Architecture:
     SOURCE: vLLM 0.32 model_executor/models/extract_hidden_states.py; every rank holds all of it.
     """
     cache = Cache(kind=CacheKind.HIDDEN, kv_heads=asked.hidden_states, head_size=target.hidden_size)
+    packed = any(c.record for kind in target.kinds for c in kind.caches)
+    doubts = ("how kept hidden states lie beside packed caches was compared with nothing",) if packed else ()
     return Architecture(
         name=KEEPER,
         model_type="extract_hidden_states",
@@ -72,6 +74,8 @@ def _keeper(asked: DraftModel, target: Architecture) -> Architecture:
         kinds=(Layer(tensors=(), caches=(cache,)),),
         first=(),
         last=(),
+        exact=not packed,
+        approximations=doubts,
     )
 
 

@@ -219,7 +219,7 @@ def _draft(
     if asked is None or asked.method in WITHOUT_DRAFT:
         return (), ()
     if draft is not None and not draft.kinds[0].tensors and not draft.first:
-        return (), ()  # It keeps hidden states, and has no weight.
+        return (), draft.approximations  # It keeps hidden states, and has no weight.
     if draft is not None:
         tp = asked.tensor_parallel_size or settings.tensor_parallel_size
         own = replace(settings, tensor_parallel_size=tp, pipeline_parallel_size=1)
