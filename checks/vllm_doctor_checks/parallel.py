@@ -201,12 +201,12 @@ def _built(snapshot: Snapshot, launch: Launch, raw: str, sizes: Sizes) -> Iterat
     from msgspec.structs import replace
 
     from vllm_doctor.errors import DoctorError
-    from vllm_doctor.memory.architecture import read_architecture
+    from vllm_doctor.memory.backend import architecture_of
     from vllm_doctor.memory.parallelism import indivisible
     from vllm_doctor.memory.settings import read_settings
 
     try:
-        architecture, settings = read_architecture(raw), read_settings(launch)
+        architecture, settings = architecture_of(raw, launch), read_settings(launch)
     except DoctorError:
         return
     if snapshot.platform == "cpu":

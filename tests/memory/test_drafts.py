@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.memory.test_layers import caches_of
 from vllm_doctor.launch import parse_line
 from vllm_doctor.memory import boards, catalogue
 from vllm_doctor.memory.architecture import read_architecture
-from vllm_doctor.memory.drafting import draft_of
+from vllm_doctor.memory.drafting import KEEPER, draft_of
 from vllm_doctor.memory.facts import Architecture, DraftModel, LaunchSettings, Split, Tensor
 from vllm_doctor.memory.kv_cache import kv_layout
 from vllm_doctor.memory.kv_cache.specs import model_element_bytes
 from vllm_doctor.memory.planning import Config, of_launch
+from vllm_doctor.memory.settings import read_settings
 from vllm_doctor.memory.weights import stage_bytes, tensor_bytes, weights
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "memory" / "drafts_by_vllm.json"
@@ -32,8 +34,10 @@ def target_of(line: dict[str, Any]) -> Architecture:
 
 
 def asked_of(line: dict[str, Any]) -> DraftModel:
-    tokens = line["speculative"].get("num_speculative_tokens", 1)
-    return DraftModel(method=line["speculative"]["method"], model="org/draft", tokens=tokens)
+    launch = f"vllm serve org/model --speculative-config '{json.dumps(line['speculative'])}'"
+    asked = read_settings(parse_line(launch)).draft
+    assert asked is not None
+    return replace(asked, model="org/draft", tokens=line["speculative"].get("num_speculative_tokens", 1))
 
 
 def read(line: dict[str, Any]) -> Architecture:
@@ -288,3 +292,76 @@ def test_a_checkpoint_of_mtp_layers_alone_is_read_by_its_target() -> None:
     alone = json.dumps({"architectures": ["DeepSeekMTPModel"], "model_type": "deepseek_mtp"})
     found = draft_of(DraftModel(model="org/NextN", tokens=1), target_of(line), json.dumps(line["target"]), alone)
     assert found == read(line)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "ranks", "blocks", "concurrency", "needed"),
+    [
+        ("LlamaForCausalLM", 1, 1, 2520, 4.921875, 4362076160),
+        ("LlamaForCausalLM", 1, 2, 4964, 9.6953125, 2214592512),
+        ("LlamaForCausalLM", 4, 1, 2409, 4.705078125, 4563402752),
+        ("LlamaForCausalLM", 4, 2, 4551, 8.888671875, 2415919104),
+        ("LlamaForCausalLM", 9, 1, 2244, 4.3828125, 4898947072),
+        ("LlamaForCausalLM", 9, 2, 3996, 7.8046875, 2751463424),
+        ("Gemma3ForCausalLM", 1, 1, 40960, 17.73160173160173, 1211105280),
+        ("Gemma3ForCausalLM", 1, 2, 81920, 29.029057406094967, 739770368),
+        ("Gemma3ForCausalLM", 4, 1, 40960, 10.650026001040041, 2016411648),
+        ("Gemma3ForCausalLM", 4, 2, 81920, 13.898880217170003, 1545076736),
+        ("Gemma3ForCausalLM", 9, 1, 40960, 6.9494401085850015, 3090153472),
+        ("Gemma3ForCausalLM", 9, 2, 81920, 8.2002002002002, 2618818560),
+        ("Gemma3ForCausalLM", 30, 1, 20480, 2.252034308335166, 9535750144),
+        ("Gemma3ForCausalLM", 30, 2, 27306, 3.1029545454545455, 6920601600),
+    ],
+)
+def test_kept_hidden_states_take_blocks_beside_the_models(
+    name: str, kept: int, ranks: int, blocks: int, concurrency: float, needed: int
+) -> None:
+    """vLLM 0.32's own groups for 20 GiB and 8192 tokens: one with full attention, else one more."""
+    line = next(d for d in DRAFTS if d["name"] == KEEPER and d["target"]["architectures"] == [name])
+    asked = replace(asked_of(line), hidden_states=kept)
+    block = 32 if name.startswith("Gemma3") else 16  # As built on a CPU, whose kernel takes 32 for heads of 256.
+    launch = LaunchSettings(tensor_parallel_size=ranks, draft=asked, block_size=block)
+    target = target_of(line)
+    found = kv_layout(target, launch, RELEASE, H100, 8192, 8192, draft_of(asked, target, "{}", None))
+    capacity = found.capacity(20 * 2**30, 8192)
+    assert (capacity.blocks, found.needed_bytes(8192)) == (blocks, needed)
+    assert capacity.max_concurrency == pytest.approx(concurrency, rel=1e-12)
+
+
+def test_a_plan_counts_kept_hidden_states_and_no_weight_for_them() -> None:
+    entry = catalogue.find("meta-llama/Llama-3.1-8B-Instruct")
+    assert entry is not None
+    values = {
+        "method": "extract_hidden_states",
+        "num_speculative_tokens": 1,
+        "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": [2, 16, 29]}},
+    }
+    config = Config(text=entry.config_json, origin="the catalogue", entry=entry)
+    launch = parse_line(f"vllm serve {entry.name} --speculative-config '{json.dumps(values)}'")
+    with_states, without = (
+        of_launch(found, config, H100, RELEASE).plan for found in (launch, parse_line(f"vllm serve {entry.name}"))
+    )
+    assert with_states.weights == without.weights
+    assert with_states.bytes_per_token - without.bytes_per_token == 3 * 4096 * 2
+
+
+@pytest.mark.parametrize("given_ids", [None, 3, {"a": 1}, [], "x"])
+def test_kept_layers_that_are_none_keep_nothing(given_ids: object) -> None:
+    values = {
+        "method": "extract_hidden_states",
+        "draft_model_config": {"hf_config": {"eagle_aux_hidden_state_layer_ids": given_ids}},
+    }
+    asked = read_settings(parse_line(f"vllm serve m --speculative-config '{json.dumps(values)}'")).draft
+    assert asked is not None and asked.hidden_states == 0
+    found = draft_of(asked, target_of(DRAFTS[0]), "{}", None)
+    assert found is not None and not found.layers
+
+
+def test_kept_hidden_states_beside_packed_caches_are_called_an_estimate() -> None:
+    built = json.loads((FIXTURE.parent / "built_by_vllm.json").read_text())["models"]
+    config = next(m["config"] for m in built if m["name"] == "DeepseekV4ForCausalLM")
+    target = read_architecture(json.dumps(config))
+    asked = DraftModel(method="extract_hidden_states", tokens=1, hidden_states=3)
+    found = weights(target, LaunchSettings(draft=asked), RELEASE, draft=draft_of(asked, target, "{}", None))
+    assert not found.exact
+    assert any("hidden states" in doubt for doubt in found.approximations)

@@ -1,6 +1,7 @@
 """The KV cache of a launch: vLLM's numbers by era of release, groups, stages, states, and the errors."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from vllm_doctor.memory.kv_cache.groups import make_groups
 from vllm_doctor.memory.kv_cache.specs import Placed, Spec
 
 GIB = 2**30
+BUILT = Path(__file__).parents[2] / "fixtures" / "memory" / "built_by_vllm.json"
 LATEST = (0, 32, 0)
 H100 = Device(name="NVIDIA H100 80GB HBM3", total_bytes=85017493504, capability=90)
 
@@ -230,6 +232,27 @@ def test_delta_nets_export_checkpoints_from_0_33_on(
     found = kv_layout(architecture(QWEN3_NEXT), launch, release, device, 8192, 262144)
     assert found.block_size == block
     assert {g.spec.states for g in found.groups if g.spec.kind is CacheKind.STATE} == {states}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "length", "blocks", "needed", "concurrency"),
+    [
+        (1, 8192, 640, 9697230848, 2.2145328719723185),
+        (1, 45000, 640, 14730395648, 1.457858769931663),
+        (2, 8192, 1280, 4848615424, 4.429065743944637),
+        (2, 45000, 1280, 7365197824, 2.915717539863326),
+    ],
+)
+def test_an_encoder_that_hears_several_frames_a_token_has_blocks_of_its_own(
+    ranks: int, length: int, blocks: int, needed: int, concurrency: float
+) -> None:
+    """vLLM 0.32's own groups of Voxtral Realtime for 20 GiB, on a CPU: blocks of 32 tokens, no async scheduling."""
+    lines = json.loads(BUILT.read_text())["models"]
+    config = next(m["config"] for m in lines if m["name"] == "VoxtralRealtime-full")
+    launch = LaunchSettings(tensor_parallel_size=ranks, block_size=32, async_scheduling=False)
+    found = layout(config, launch, length=length)
+    assert (found.capacity(20 * GIB, length).blocks, found.needed_bytes(length)) == (blocks, needed)
+    assert found.capacity(20 * GIB, length).max_concurrency == pytest.approx(concurrency, rel=1e-12)
 
 
 def test_drafts_take_states_of_their_own() -> None:

@@ -22,13 +22,14 @@ KINDS = {
     CacheKind.SLIDING: "SlidingWindow",
     CacheKind.CHUNKED: "ChunkedLocalAttention",
     CacheKind.LATENT: "MLAAttention",
+    CacheKind.HIDDEN: "HiddenStateCache",
     CacheKind.CROSS: "CrossAttention",
     CacheKind.STATE: "Mamba",
     CacheKind.SLIDING_LATENT: "SlidingWindowMLA",
     CacheKind.RING: "CircularBuffer",
 }
 # Every rank holds all heads of these.
-WHOLE = (CacheKind.LATENT, CacheKind.SLIDING_LATENT, CacheKind.RING)
+WHOLE = (CacheKind.LATENT, CacheKind.SLIDING_LATENT, CacheKind.RING, CacheKind.HIDDEN)
 # A norm of the embedding's stage, or a bias that vLLM leaves out: some kilobytes of billions.
 TOLERANCE = 1e-4
 
@@ -41,10 +42,15 @@ def settings_of(launch: dict[str, Any]) -> LaunchSettings:
     )
 
 
+def layers_of(architecture: Architecture) -> tuple[tuple[int, ...], ...]:
+    return (architecture.layers, architecture.side_layers)
+
+
 def caches_of(architecture: Architecture, settings: LaunchSettings) -> list[list[Any]]:
     tp = settings.tensor_parallel_size
     counts: dict[tuple[Any, ...], int] = {}
-    for kind in architecture.layers[: layers_of_stages(len(architecture.layers), settings)[0]]:
+    first = (layers[: layers_of_stages(len(layers), settings)[0]] for layers in layers_of(architecture))
+    for kind in (kind for layers in first for kind in layers):
         for cache in architecture.kinds[kind].caches:
             heads = max(1, cache.kv_heads // (1 if cache.kind in WHOLE else tp))
             states = sum(-(-s.divided // tp) * s.fixed for s in cache.states)

@@ -17,7 +17,9 @@ from vllm_doctor.memory.settings import read_settings
 from vllm_doctor.memory.weights import stage_bytes, weights
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "memory" / "built_by_vllm.json"
-CONFIGS = {m["name"]: m["config"] for m in json.loads(FIXTURE.read_text())["models"]}
+MODELS = json.loads(FIXTURE.read_text())["models"]
+CONFIGS = {m["name"]: m["config"] for m in MODELS}
+BACKEND = ("TransformersMultiModalForCausalLM", "TransformersMultiModalMoEForCausalLM")
 RELEASE = (0, 32, 0)
 NO_IMAGES = LaunchSettings(limit_mm_per_prompt={"image": 0})
 NO_PICTURES = LaunchSettings(limit_mm_per_prompt={"image": 0, "video": 0})
@@ -59,6 +61,42 @@ def test_weights_under_flags_for_media_are_those_that_vllm_allocates(
     name: str, settings: LaunchSettings, size: int
 ) -> None:
     assert built(name, settings) == pytest.approx(size, rel=1e-5)
+
+
+def through_transformers(model_type: str) -> Architecture:
+    found = next(m["config"] for m in MODELS if m["name"] in BACKEND and m["config"]["model_type"] == model_type)
+    return read_architecture(json.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "size"),
+    [
+        ("llava", TEXT_ONLY, 13518790656),
+        ("llava", NO_IMAGES, 13518790656),
+        ("llava_onevision", TEXT_ONLY, 24142708736),
+        ("llava_onevision", NO_IMAGES, 24938204224),
+        ("qwen2_5_vl", NO_PICTURES, 145412407296),
+        ("qwen2_5_vl", NO_IMAGES, 151578457600),
+        ("internvl", TEXT_ONLY, 22922174464),
+        ("idefics3", TEXT_ONLY, 13514579968),
+        ("idefics2", NO_IMAGES, 15947882496),
+        ("video_llava", TEXT_ONLY, 13518790656),
+        ("hunyuan_vl", TEXT_ONLY, 15335972864),
+        ("qwen2_audio", NO_PICTURES, 25384124416),
+    ],
+)
+def test_through_transformers_what_stands_behind_an_encoder_is_built_all_the_same(
+    model_type: str, settings: LaunchSettings, size: int
+) -> None:
+    """Built so by vLLM 0.32, told that the processor takes images (Qwen2.5-VL, LLaVA-OneVision: and videos)."""
+    architecture = through_transformers(model_type)
+    chosen = replace(architecture, towers=towers_under(architecture, settings, RELEASE))
+    assert stage_bytes(chosen, settings, None, model_element_bytes(architecture, settings)) == (size,)
+
+
+def test_emus_tower_is_built_whatever_the_flags_say() -> None:
+    name = "Emu3ForConditionalGeneration"
+    assert built(name, TEXT_ONLY) == built(name, NO_IMAGES) == built(name, LaunchSettings()) == 17525798526
 
 
 def test_an_omni_model_keeps_its_towers_until_no_medium_is_left() -> None:

@@ -9,8 +9,10 @@ import pytest
 from vllm_doctor import releases
 from vllm_doctor.memory.architecture import read_architecture
 from vllm_doctor.memory.config_values import Config, ConfigError
+from vllm_doctor.memory.drafting import KEEPER
 from vllm_doctor.memory.families.drafts import DRAFTS
 from vllm_doctor.memory.families.mtp import MTP_LAYERS
+from vllm_doctor.memory.families.pooling import POOLED
 from vllm_doctor.memory.families.registry import reader_of
 from vllm_doctor.memory.families.towers import TOWERS
 
@@ -37,12 +39,12 @@ def is_read(name: str) -> bool:
 
     Drafts are read beside their target only.
     """
-    if name in DRAFTS or name in MTP_LAYERS:
+    if name in DRAFTS or name in MTP_LAYERS or name == KEEPER:
         return True
     try:
         reader_of(name, Config({}))
     except ConfigError:
-        return name in TOWERS
+        return name in TOWERS or (name in POOLED and POOLED[name].inside in TOWERS)
     return True
 
 
@@ -54,6 +56,18 @@ def test_the_list_of_those_that_are_not_read_is_the_whole_of_them() -> None:
 def test_one_that_is_not_read_is_refused_though_its_numbers_look_like_llama(name: str) -> None:
     with pytest.raises(ConfigError, match="how its layers are made is not known"):
         read_architecture(json.dumps({**LLAMA, "architectures": [name], "model_type": "llama"}))
+
+
+@pytest.mark.parametrize("name", ["Terratorch", "PrithviGeoSpatialMAE"])
+def test_what_another_package_builds_is_refused_with_what_is_known_of_it(name: str) -> None:
+    values = {
+        "architectures": [name],
+        "num_classes": 0,
+        "pretrained_cfg": {"model": {"class_path": "terratorch.tasks"}},
+    }
+    with pytest.raises(ConfigError, match="the terratorch package makes them") as refused:
+        read_architecture(json.dumps(values))
+    assert "keeps no KV cache" in (refused.value.hint or "")
 
 
 @pytest.mark.parametrize("name", NOT_READ.read_text().split())

@@ -22,14 +22,24 @@ TEXT_CONFIGS = (
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a config that describes the language model: the whole where nothing is nested."""
+    """The part of a config that describes the language model: the whole where nothing is nested.
+
+    A `text_config` that has a type and leaves its numbers to the defaults of that type counts too (LLaVA 1.5).
+    """
     for key in TEXT_CONFIGS:
         nested = config.get(key)
-        if isinstance(nested, dict) and ("hidden_size" in nested or "num_attention_heads" in nested):
+        if isinstance(nested, dict) and _has_numbers(nested):
             return nested
         if isinstance(nested, dict) and isinstance(inner := nested.get("text_config"), dict):
             return inner
+    nested = config.get("text_config")
+    if isinstance(nested, dict) and isinstance(nested.get("model_type"), str) and not _has_numbers(config):
+        return nested
     return config
+
+
+def _has_numbers(config: Mapping[str, Any]) -> bool:
+    return "hidden_size" in config or "num_attention_heads" in config
 
 
 class ModelSource(str, Enum):

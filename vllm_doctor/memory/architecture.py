@@ -98,7 +98,7 @@ def _read(values: Mapping[str, Any]) -> Architecture:
         longest_max_model_len=_longest(length, base.native_max_model_len),
         position_key=length.key,
         quantization=read_quantization(values, text_values),
-        rope_elements=rope_elements(text, base, length.positions),
+        rope_elements=base.rope_elements + rope_elements(text, base, length.positions),
         **towers.changes(base),
     )
 

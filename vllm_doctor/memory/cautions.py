@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 from vllm_doctor import releases
+from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Release
+from vllm_doctor.memory.implementation import BACKEND_FROM, THROUGH_TRANSFORMERS
 from vllm_doctor.memory.planning import Planned
 from vllm_doctor.memory.refusals import bad_flags, kernels_missing, named
 from vllm_doctor.releases.unbuildable import unbuildable
@@ -38,7 +40,10 @@ def _runs(planned: Planned) -> Iterator[str]:
     known = releases.release(version) if version is not None else None
     name = planned.architecture.name
     spans = releases.architecture_history(name) if known is not None else ()
-    if known is not None and spans and name not in known.architectures:
+    falls_back = name in THROUGH_TRANSFORMERS and (planned.release or NEWEST) >= BACKEND_FROM
+    if known is not None and falls_back and name not in known.architectures:
+        yield f"vLLM {version} has no code for {name}: it runs through Transformers' own, where that is installed."
+    elif known is not None and spans and name not in known.architectures:
         had = ", ".join(f"{span.first} to {span.last or releases.newest()}" for span in spans)
         yield f"vLLM {version} has no code for {name} ({had} have)."
     if version is not None and (case := unbuildable(name, version)) is not None:

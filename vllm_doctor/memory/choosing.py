@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 
 from vllm_doctor.facts import Launch
 from vllm_doctor.memory import boards, parallelism
-from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.backend import architecture_of
 from vllm_doctor.memory.estimate import gib
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Release
 from vllm_doctor.memory.plan import Plan, Verdict, plan
@@ -36,7 +36,7 @@ def choices(launch: Launch, config: Config, release: Release | None) -> Iterator
 
     Memory alone chooses: what else vLLM refuses of the launch, `refusals` says.
     """
-    architecture = read_architecture(config.text)
+    architecture = architecture_of(config.text, launch)
     settings = structs.replace(read_settings(launch), any_max_model_len=True)
     wants_bfloat16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and architecture.dtype == "bfloat16")
     least = _BFLOAT16_CAPABILITY if wants_bfloat16 else _LEAST_CAPABILITY
@@ -46,7 +46,7 @@ def choices(launch: Launch, config: Config, release: Release | None) -> Iterator
 
 def refusals(launch: Launch, config: Config, release: Release | None) -> tuple[str, ...]:
     """With what the launch starts on no GPU, one sentence each."""
-    architecture, settings = read_architecture(config.text), read_settings(launch)
+    architecture, settings = architecture_of(config.text, launch), read_settings(launch)
     flags = tuple(flag.words for flag in bad_flags(launch, release))
     if context_refusal(architecture, settings) is None:
         return flags

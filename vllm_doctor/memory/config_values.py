@@ -16,8 +16,8 @@ LARGEST_EXPERTS = 2**14
 class ConfigError(DoctorError):
     """A config that no plan can be made of."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"config.json: {what}", HINT)
+    def __init__(self, what: str, hint: str = HINT) -> None:
+        super().__init__(f"config.json: {what}", hint)
 
 
 class Config:

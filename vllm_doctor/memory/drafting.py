@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from vllm_doctor.facts.model import text_part
 from vllm_doctor.memory.architecture import parse, read_architecture
 from vllm_doctor.memory.config_values import Config, ConfigError
-from vllm_doctor.memory.facts import Architecture, DraftModel
+from vllm_doctor.memory.facts import Architecture, Cache, CacheKind, DraftModel, Layer
 from vllm_doctor.memory.quantization import read_quantization
 
 # 0.32 config/speculative.py MTPModelTypes; older releases name the methods after their models.
@@ -35,6 +35,9 @@ MTP_METHODS = frozenset(
 # These make no model: what they propose comes from the prompt.
 WITHOUT_DRAFT = frozenset(("ngram", "[ngram]", "ngram_gpu", "suffix"))
 
+# The model of the method `extract_hidden_states`, which is made of the launch and of no config.
+KEEPER = "ExtractHiddenStatesModel"
+
 
 def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft: str | None) -> Architecture | None:
     """What is loaded beside the target; None where nothing is, or where its config is not known.
@@ -43,6 +46,8 @@ def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft:
     """
     if asked is None or asked.method in WITHOUT_DRAFT or asked.model in WITHOUT_DRAFT:
         return None
+    if asked.method == "extract_hidden_states":
+        return _keeper(asked, target)
     try:
         if draft is not None:
             return _named(asked, target, config, draft)
@@ -51,6 +56,29 @@ def draft_of(asked: DraftModel | None, target: Architecture, config: str, draft:
         return _mtp(asked, target, config) if asked.method in MTP_METHODS else None
     except ConfigError:
         return None
+
+
+def _keeper(asked: DraftModel, target: Architecture) -> Architecture:
+    """What keeps hidden states for a connector: one layer with a cache and without a weight.
+
+    SOURCE: vLLM 0.32 model_executor/models/extract_hidden_states.py; every rank holds all of it.
+    """
+    cache = Cache(kind=CacheKind.HIDDEN, kv_heads=asked.hidden_states, head_size=target.hidden_size)
+    packed = any(c.record for kind in target.kinds for c in kind.caches)
+    doubts = ("how kept hidden states lie beside packed caches was compared with nothing",) if packed else ()
+    return Architecture(
+        name=KEEPER,
+        model_type="extract_hidden_states",
+        dtype=target.dtype,
+        hidden_size=target.hidden_size,
+        vocabulary_size=target.vocabulary_size,
+        layers=(0,) if asked.hidden_states else (),
+        kinds=(Layer(tensors=(), caches=(cache,)),),
+        first=(),
+        last=(),
+        exact=not packed,
+        approximations=doubts,
+    )
 
 
 def _mtp(asked: DraftModel, target: Architecture, config: str) -> Architecture:

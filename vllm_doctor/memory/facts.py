@@ -38,6 +38,10 @@ class Split(str, Enum):
     EXPERT_WHOLE = "experts-whole"
 
 
+# How names of a tower's tensors begin that are built though a launch allows no medium.
+LASTING = "lasting."
+
+
 class Tensor(Facts, frozen=True):
     """A weight matrix (`columns` > 0) or a vector (`columns` 0) of a layer, `copies` times.
 
@@ -46,6 +50,7 @@ class Tensor(Facts, frozen=True):
     an encoder's heads, for its rows and columns, which stay whole where the ranks do not divide the heads.
     `smallest`: where ranks divide that side, each holds so many at least; `multiple`: its rows on a rank are one (its
     columns, where those are divided).
+    `units`: the ranks must divide so many (heads, a width), or vLLM refuses to build the layer; 0: any number does.
     `element_bytes`: where it differs from the model's dtype. `added`: allocated by vLLM, not in the checkpoint, so that
     it counts as memory and not as a parameter of the model.
     """
@@ -61,6 +66,7 @@ class Tensor(Facts, frozen=True):
     added: bool = False
     smallest: int = 0
     multiple: int = 1
+    units: int = 0
 
     @property
     def parameters(self) -> int:
@@ -75,6 +81,7 @@ class CacheKind(str, Enum):
     SLIDING = "sliding"
     CHUNKED = "chunked"
     LATENT = "latent"
+    HIDDEN = "hidden"
     CROSS = "cross"
     STATE = "state"
     SLIDING_LATENT = "sliding-latent"
@@ -102,6 +109,7 @@ class Cache(Facts, frozen=True):
     `own_element_bytes`: the size of its numbers where --kv-cache-dtype does not decide it. `record`: the layout of a
     cache that is packed into blocks with others (`v4`, `v4.1`, and `v4.1-window`). A cache may store a number for
     every `tokens_per_state` tokens, in blocks of `block` tokens where the launch does not say how many.
+    `states_per_token`: of an encoder that hears several frames while the decoder says one token.
     """
 
     kind: CacheKind
@@ -115,6 +123,7 @@ class Cache(Facts, frozen=True):
     record: str = ""
     tokens_per_state: int = 1
     block: int | None = None
+    states_per_token: int = 1
 
 
 class Layer(Facts, frozen=True):
@@ -170,17 +179,18 @@ class Quantization(Facts, frozen=True):
 class Architecture(Facts, frozen=True):
     """What of a config.json drives memory.
 
-    `layers` in order, every entry an index into `kinds`. `first` are tensors of the first pipeline stage (embedding),
-    `last` those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
-    pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is built
-    on. `native_max_model_len` is what vLLM derives where the user sets none, `longest_max_model_len` the most that it
-    takes when asked (None: no limit is known). `largest_intermediate` is the widest dense
-    MLP, `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables, `absorbed_elements` those of
-    the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of a backend that only this
-    architecture has. `output_groups`: groups of heads that the output has projections for. `host_bytes`: tables that
-    vLLM keeps in the host's memory, of all ranks. `state_key_size` is that of a delta net's heads. `borrows`: what a
-    draft takes from its target (`embedding`, `head`). `media`: what the towers take (`image`, `video`, `audio`).
-    `exact`: every term is known; else `approximations` says what is not.
+    `layers` in order, every entry an index into `kinds`; `side_layers` are likewise those of an encoder that keeps
+    a cache, which stages deal out as well. `first` are tensors of the first pipeline stage (embedding), `last`
+    those of the last (norm, lm_head), `towers` those beside the language model (vision, audio, the head of a
+    pooling model), which every stage holds. `inside` is the model that a pooling or multi-modal architecture is
+    built on. `native_max_model_len` is what vLLM derives where the user sets none, `longest_max_model_len` the most
+    that it takes when asked (None: no limit is known). `largest_intermediate` is the widest dense MLP,
+    `expert_intermediate` one expert's. `rope_elements` are those of the RoPE tables (or other tables of positions),
+    `absorbed_elements` those of the copies that MLA makes per layer. `kernel_block`: tokens of the smallest block of
+    a backend that only this architecture has. `output_groups`: groups of heads that the output has projections for.
+    `host_bytes`: tables that vLLM keeps in the host's memory, of all ranks. `state_key_size` is that of a delta
+    net's heads. `borrows`: what a draft takes from its target (`embedding`, `head`). `media`: what the towers take
+    (`image`, `video`, `audio`). `exact`: every term is known; else `approximations` says what is not.
     """
 
     name: str
@@ -193,6 +203,7 @@ class Architecture(Facts, frozen=True):
     first: tuple[Tensor, ...]
     last: tuple[Tensor, ...]
     towers: tuple[Tensor, ...] = ()
+    side_layers: tuple[int, ...] = ()
     attention_heads: int = 0
     kv_heads: int = 0
     head_size: int = 0
@@ -234,12 +245,16 @@ class Architecture(Facts, frozen=True):
 
 
 class DraftModel(Facts, frozen=True):
-    """`--speculative-config`: the method, the draft's name and how many tokens it proposes."""
+    """`--speculative-config`: the method, the draft's name and how many tokens it proposes.
+
+    `hidden_states`: of how many layers the method `extract_hidden_states` keeps what they hand on.
+    """
 
     method: str | None = None
     model: str | None = None
     tokens: int = 0
     tensor_parallel_size: int | None = None
+    hidden_states: int = 0
 
 
 class LaunchSettings(Facts, frozen=True):

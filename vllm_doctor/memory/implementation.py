@@ -132,6 +132,7 @@ WITHOUT_STAGES = frozenset(
         "BertSpladeSparseEmbeddingModel",
         "BgeM3EmbeddingModel",
         "CLIPModel",
+        "CohereAsrForConditionalGeneration",
         "ColBERTJinaRobertaModel",
         "ColBERTLfm2Model",
         "ColBERTModernBertModel",
@@ -184,14 +185,20 @@ WITHOUT_STAGES = frozenset(
 THROUGH_TRANSFORMERS = frozenset(
     (
         "ArceeForCausalLM",
+        "AyaVisionForConditionalGeneration",
         "CwmForCausalLM",
+        "DeepseekVLForConditionalGeneration",
+        "Emu3ForConditionalGeneration",
         "FlexOlmoForCausalLM",
         "GPTBigCodeForCausalLM",
         "GPTNeoXForCausalLM",
         "GlmForCausalLM",
+        "GotOcr2ForConditionalGeneration",
         "HeliumForCausalLM",
         "HunYuanDenseV1ForCausalLM",
         "HunYuanMoEV1ForCausalLM",
+        "HunYuanVLForConditionalGeneration",
+        "Idefics2ForConditionalGeneration",
         "Jais2ForCausalLM",
         "MellumForCausalLM",
         "NanbeigeForCausalLM",
@@ -205,7 +212,12 @@ THROUGH_TRANSFORMERS = frozenset(
         "Starcoder2ForCausalLM",
         "TransformersForCausalLM",
         "TransformersMoEForCausalLM",
+        "TransformersMultiModalForCausalLM",
+        "TransformersMultiModalMoEForCausalLM",
         "VaultGemmaForCausalLM",
+        "VibeVoiceAsrForConditionalGeneration",
+        "VideoLlavaForConditionalGeneration",
+        "VipLlavaForConditionalGeneration",
     )
 )
 # The release whose registry was read; older ones have layers of their own for these.
@@ -225,7 +237,11 @@ def served(architecture: Architecture, release: Release) -> Architecture:
     """The architecture as this release builds it."""
     if release < WIDENED_FROM and built_as(architecture) == "KimiLinearForCausalLM":
         return _unwidened(architecture)
-    if release < BACKEND_FROM or built_as(architecture) not in THROUGH_TRANSFORMERS:
+    through = {architecture.name, built_as(architecture)} & THROUGH_TRANSFORMERS
+    if release < BACKEND_FROM and through and architecture.towers and architecture.inside not in THROUGH_TRANSFORMERS:
+        doubts = (*architecture.approximations, "how vLLM before 0.32 divides Transformers' towers is not known")
+        return replace(architecture, exact=False, approximations=doubts)
+    if release < BACKEND_FROM or not through:
         return architecture
     kinds = architecture.kinds
     if built_as(architecture) in WHOLE_MLP:

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.facts import Architecture, LaunchSettings, Release, Split, Tensor
+from vllm_doctor.memory.facts import LASTING, Architecture, LaunchSettings, Release, Split, Tensor
 from vllm_doctor.memory.implementation import BACKEND_FROM
 
 # Towers that take images and no videos; other towers for images take both (0.32 models/*.py, _mark_tower_model).
@@ -122,7 +122,7 @@ def towers_under(architecture: Architecture, settings: LaunchSettings, release: 
         and not architecture.is_encoder_decoder
         and _takes_none(architecture, settings)
     ):
-        return ()
+        return tuple(t for t in towers if t.name.startswith(LASTING))
     if settings.mm_encoder_tp_mode == "data" and architecture.name in _UNDIVIDED:
         return tuple(t if t.split is Split.VOCABULARY else replace(t, split=Split.WHOLE) for t in towers)
     return towers

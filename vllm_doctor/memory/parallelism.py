@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vllm_doctor.memory.defaults import NEWEST
 from vllm_doctor.memory.facts import Architecture, Device, LaunchSettings, Quantization, Release, Split, Tensor
-from vllm_doctor.memory.implementation import WITHOUT_STAGES, built_as
+from vllm_doctor.memory.implementation import BACKEND_FROM, WITHOUT_STAGES, built_as
 from vllm_doctor.memory.packing import EXPERT_SPLITS, ignored_names, is_packed, matches
 from vllm_doctor.memory.sharding import vocabulary_rows
 
@@ -35,6 +35,7 @@ def indivisible(architecture: Architecture, settings: LaunchSettings, release: R
         _vocabulary(architecture, size)
         or _states(architecture, size)
         or _widths(architecture, size)
+        or (_towers(architecture, size) if version >= BACKEND_FROM else None)
         or _packing(architecture, settings, version)
     )
 
@@ -108,6 +109,12 @@ def _widths(architecture: Architecture, size: int) -> str | None:
     tensors = (t for kind in architecture.kinds for t in kind.tensors)
     width = next((t.rows for t in tensors if t.name == "mlp.up_proj" and t.split is Split.ROWS and t.rows % size), None)
     return None if width is None else f"AssertionError: an MLP of width {width} cannot be dealt out to {size} ranks"
+
+
+def _towers(architecture: Architecture, size: int) -> str | None:
+    """Heads and widths of towers that the Transformers backend fuses (0.32 distributed/utils.py divide)."""
+    units = next((t.units for t in architecture.towers if t.units % size), None)
+    return None if units is None else f"AssertionError: {units} is not divisible by {size}"
 
 
 def _packing(architecture: Architecture, settings: LaunchSettings, release: Release) -> str | None:

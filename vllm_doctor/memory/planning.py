@@ -11,6 +11,7 @@ from vllm_doctor.launch import edit, render
 from vllm_doctor.memory import catalogue, parallelism
 from vllm_doctor.memory.advice import MAXIMUM_ADVICE, Advice, Case, advise
 from vllm_doctor.memory.architecture import read_architecture
+from vllm_doctor.memory.backend import architecture_of
 from vllm_doctor.memory.budget import device_of_gpus
 from vllm_doctor.memory.capacity import Capacities, capacities
 from vllm_doctor.memory.drafting import draft_of
@@ -223,7 +224,7 @@ def of_launch(
     name = launch.model or ""
     if launch.has("--hf-overrides"):
         raise DoctorError("--hf-overrides changes the config, and is not read", "plan the model without it")
-    architecture = read_architecture(config.text)
+    architecture = architecture_of(config.text, launch)
     settings = read_settings(_with_variables(launch, variables or {}))
     draft = _draft(settings, architecture, config)
     extras = Extras(weight_files=config.weight_files, draft=draft, measured=measured)

@@ -9,6 +9,7 @@ from vllm_doctor.memory.families.windows import layer_types
 _WITHOUT = frozenset(
     (
         "bloom",
+        "cohere_asr",
         "falcon_mamba",
         "glm5_next_text",
         "gpt2",

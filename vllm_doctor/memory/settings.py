@@ -15,6 +15,7 @@ LARGEST_PARALLEL = 2**14
 LARGEST_LENGTH = 2**31
 LARGEST_BYTES = 2**50
 LARGEST_GIB = 2**20
+LARGEST_KEPT = 2**11
 
 
 def read_settings(launch: Launch | None) -> LaunchSettings:
@@ -184,7 +185,8 @@ class _Reader:
         count = tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens <= 4096 else 0
         size = given.get("draft_tensor_parallel_size")
         ranks = size if isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= LARGEST_PARALLEL else None
-        return DraftModel(method=method, model=model, tokens=count, tensor_parallel_size=ranks)
+        kept = _hidden_states(given) if method == "extract_hidden_states" else 0
+        return DraftModel(method=method, model=model, tokens=count, tensor_parallel_size=ranks, hidden_states=kept)
 
     def _graph_sizes(self, compilation: Mapping[str, Any]) -> tuple[int, ...] | None:
         listed = compilation.get("cudagraph_capture_sizes")
@@ -201,6 +203,14 @@ class _Reader:
             text = self._launch.value("--compilation-config") or self._launch.value("-O")
             level = integer(text) if text is not None and text.isdecimal() else None
         return level if isinstance(level, int) and not isinstance(level, bool) and 0 <= level <= 3 else None
+
+
+def _hidden_states(given: Mapping[str, Any]) -> int:
+    """The layers whose hidden states are kept (0.32 model_executor/models/extract_hidden_states.py)."""
+    values: object = given
+    for key in ("draft_model_config", "hf_config", "eagle_aux_hidden_state_layer_ids"):
+        values = values.get(key) if isinstance(values, dict) else None
+    return min(len(values), LARGEST_KEPT) if isinstance(values, list) else 0
 
 
 def _named(text: str | None) -> str | None:

@@ -130,7 +130,7 @@ def parameters_of(architecture: Architecture) -> int:
     """The model's own parameters: one replica, no padding, nothing that vLLM adds."""
     kinds = [sum(t.parameters for t in k.tensors) for k in architecture.kinds]
     outside = (*architecture.first, *architecture.last, *architecture.towers)
-    return sum(kinds[i] for i in architecture.layers) + sum(t.parameters for t in outside)
+    return sum(kinds[i] for i in (*architecture.layers, *architecture.side_layers)) + sum(t.parameters for t in outside)
 
 
 def quantization_of(architecture: Architecture, settings: LaunchSettings) -> tuple[Quantization | None, str | None]:
@@ -160,8 +160,9 @@ def stage_bytes(
     """
     kinds = [_layer_bytes(k, settings, quantization, model_bytes) for k in architecture.kinds]
     stages = [0] * settings.pipeline_parallel_size
-    for kind, stage in zip(architecture.layers, stage_of_layers(len(architecture.layers), settings), strict=True):
-        stages[stage] += kinds[kind]
+    for layers in filter(None, (architecture.layers, architecture.side_layers)):
+        for kind, stage in zip(layers, stage_of_layers(len(layers), settings), strict=True):
+            stages[stage] += kinds[kind]
     for index, more in _single_layer_corrections(architecture, settings, quantization, model_bytes):
         stages[stage_of_layers(len(architecture.layers), settings)[index]] += more
     first = _sum(architecture.first, settings, quantization, model_bytes)
@@ -261,6 +262,8 @@ def _draft(
     asked = settings.draft
     if asked is None or asked.method in WITHOUT_DRAFT:
         return (), ()
+    if draft is not None and not draft.kinds[0].tensors and not draft.first:
+        return (), draft.approximations  # It keeps hidden states, and has no weight.
     if draft is not None:
         tp = asked.tensor_parallel_size or settings.tensor_parallel_size
         own = replace(settings, tensor_parallel_size=tp, pipeline_parallel_size=1)

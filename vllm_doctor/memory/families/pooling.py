@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from vllm_doctor.memory.config_values import LARGEST_NUMBER, Config, ConfigError
+from vllm_doctor.memory.config_values import LARGEST_LAYERS, LARGEST_NUMBER, Config, ConfigError
 from vllm_doctor.memory.facts import Architecture, Layer, Split
 from vllm_doctor.memory.families.decoder import read_decoder
 from vllm_doctor.memory.families.encoders import read_bert, read_gte, read_modern_bert, read_nomic, read_roberta
-from vllm_doctor.memory.families.parts import Tensors, norm, plain
+from vllm_doctor.memory.families.parts import Tensors, norm, norms, plain
 from vllm_doctor.memory.families.styles import STYLES
 
 Reader = Callable[[Config], Architecture]
@@ -31,6 +31,9 @@ _ENDS = (
 _BASES = ("ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel")
 # These get one linear layer for the labels (0.32 model_executor/models/adapters.py as_seq_cls_model).
 _SCORED = ("ForSequenceClassification", "ForTokenClassification", "ClassificationModel")
+
+# Clef-Omni's kinds of questions (0.32 clef_omni.py NUM_QUESTION_TYPES).
+_QUESTION_TYPES = 3
 
 
 class Pooled(NamedTuple):
@@ -148,6 +151,33 @@ def _ranking(_: Config, hidden: int) -> Tensors:
     )
 
 
+def _joint_schema(config: Config, _: int) -> Tensors:
+    """Clef-Omni's head: options that attend to the prompt, questions that attend to both (clef_omni.py)."""
+    own = config.outer.get("joint_head_config")
+    if not isinstance(own, dict):
+        raise ConfigError("joint_head_config is missing, and the memory of its head depends on it")
+    head = Config(own)
+    columns, width, feed = (head.positive(key) for key in ("hidden_size", "width", "feedforward"))
+    routing, layers = (head.count(key, largest=LARGEST_LAYERS) for key in ("routing_layers", "layers"))
+    attending = (*_own("in_proj", 3 * width, width), *_own("out_proj", width, width))
+    feeding = (*_own("linear1", feed, width), *_own("linear2", width, feed), *norms(3, width, bias=True))
+    return (
+        *norm("hidden_norm", columns, bias=True),
+        *_own("projection", width, columns, bias=False) * 6,
+        plain("type_embedding", _QUESTION_TYPES, width),
+        *(*attending, *feeding) * routing,
+        *(*attending * 2, *feeding) * layers,
+        *norms(3, width, bias=True),
+        *_own("scorer.0", width, 4 * width),
+        *_own("scorer.3", 1, width),
+        plain("scales", 3),
+    )
+
+
+def _own(name: str, rows: int, columns: int, *, bias: bool = True) -> Tensors:
+    return dense(name, rows, columns, bias=bias, element_bytes=None)
+
+
 def _voyage(config: Config, hidden: int) -> Tensors:
     return dense("linear", labels(config), hidden, bias=False, element_bytes=None)
 
@@ -204,6 +234,7 @@ POOLED: Mapping[str, Pooled] = {
     "Gemma3TextModel": Pooled("Gemma3ForCausalLM"),
     "VoyageQwen3BidirectionalEmbedModel": Pooled("Qwen3ForCausalLM", _voyage, True),
     "OpenAIPrivacyFilterForTokenClassification": Pooled("GptOssForCausalLM", _score_with_bias, True),
+    "ClefOmniForJointSchema": Pooled("Qwen3OmniMoeForConditionalGeneration", _joint_schema, False, True),
     "ColBERTLfm2Model": Pooled("Lfm2ForCausalLM", _colbert),
 }
 

@@ -15,6 +15,7 @@ from vllm_doctor.memory.families.towers import Towers
 
 Reader = Callable[[Config], Architecture]
 
+cohere_asr = Lazily("cohere_asr")
 deepseek_v4 = Lazily("deepseek_v4")
 deepseek_v41 = Lazily("deepseek_v41")
 dots = Lazily("dots")
@@ -34,6 +35,7 @@ recent = Lazily("recent")
 relatives = Lazily("relatives")
 singles = Lazily("singles")
 sparse = Lazily("sparse")
+voxtral = Lazily("voxtral")
 wrapped = Lazily("wrapped")
 
 _OWN: Mapping[str, Reader] = {
@@ -103,6 +105,9 @@ _OWN: Mapping[str, Reader] = {
     "HrmTextForCausalLM": recent.read_hrm,
     "WhisperForConditionalGeneration": encoder_decoder.read_whisper,
     "MllamaForConditionalGeneration": mllama.read_mllama,
+    "CohereAsrForConditionalGeneration": cohere_asr.read_cohere_asr,
+    "VoxtralRealtimeGeneration": voxtral.read_realtime,
+    "VoxtralRealtimeForConditionalGeneration": voxtral.read_realtime,
     "MolmoModel": inside.read_molmo,
     "InternS2MobiusModel": inside.read_mobius,
     "MBartDecoderNoPos": encoder_decoder.read_nemotron_parse,
@@ -118,6 +123,7 @@ _OWN: Mapping[str, Reader] = {
     "CohereCompassForCausalLM": inside.read_compass,
     "TransformersForCausalLM": wrapped.read_wrapped,
     "TransformersMoEForCausalLM": wrapped.read_wrapped,
+    **dict.fromkeys(beside.THROUGH_TRANSFORMERS, wrapped.read_inside),
 }
 
 # The language model inside of a multi-modal one, by the model type of its config.
@@ -205,7 +211,20 @@ def reader_of(name: str, text: Config) -> Reader:
             return _both_ways(reader) if looks_both_ways(name, candidate, text) else reader
     if (found := pooled_name(text_model, is_known)) is not None:
         return _pooled(text_model, *found, text)
-    raise ConfigError(f"{name}: how its layers are made is not known, so its memory cannot be counted")
+    raise _refusal(name)
+
+
+def _refusal(name: str) -> ConfigError:
+    what = f"{name}: how its layers are made is not known, so its memory cannot be counted"
+    return (
+        ConfigError(f"{what}: the terratorch package makes them", _ALONE) if name in _TERRATORCH else ConfigError(what)
+    )
+
+
+# What TerraTorch builds is attention free and no part of vLLM's own code (0.32 model_executor/models/terratorch.py; the
+# second name is its older one).
+_TERRATORCH = ("Terratorch", "PrithviGeoSpatialMAE")
+_ALONE = "it keeps no KV cache; every GPU holds all of its weights, in the dtype that they are served in"
 
 
 def is_known(name: str) -> bool:
@@ -221,7 +240,8 @@ def language_model(name: str, text: Config) -> str | None:
 def _pooled(name: str, inside: str, pooled: Pooled, text: Config) -> Reader:
     base = pooled.inside if callable(pooled.inside) else reader_of(inside, text)
     found = pooled._replace(both_ways=pooled.both_ways or looks_both_ways(name, inside, text))
-    return lambda config: replace(with_head(base(config), found, config), inside=inside)
+    within = language_model(inside, text) or inside
+    return lambda config: replace(with_head(base(config), found, config), inside=within)
 
 
 def _both_ways(reader: Reader) -> Reader:
@@ -247,6 +267,8 @@ def towers_of(name: str, whole: Config) -> Towers:
     built = (pooled_name(name, is_known) or (name,))[0]
     if built == "MuseGlimmerForCausalLM" and whole.section("text_config") is not None:
         built = "MuseGlimmerForConditionalGeneration"  # One class for both: its tower is built where it is configured.
+    if built in beside.THROUGH_TRANSFORMERS:
+        return beside.through_transformers(whole)
     if built in _OWN or built in STYLES or built in POOLED:
         return Towers()
     return beside.towers_of(built, whole)

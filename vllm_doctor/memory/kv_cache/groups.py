@@ -1,6 +1,7 @@
 """Layers with a cache, put into the groups that share block tables, as vLLM's `get_kv_cache_groups` does."""
 
 from collections.abc import Sequence
+from math import gcd
 from typing import NamedTuple
 
 from vllm_doctor.errors import DoctorError
@@ -8,7 +9,7 @@ from vllm_doctor.memory.facts import CacheKind, Release
 from vllm_doctor.memory.kv_cache.packing import block_bytes, is_packed, packed_layers
 from vllm_doctor.memory.kv_cache.specs import Placed, Spec, cdiv
 
-FULL_KINDS = (CacheKind.FULL, CacheKind.LATENT)
+FULL_KINDS = (CacheKind.FULL, CacheKind.LATENT, CacheKind.HIDDEN)
 LOCAL_KINDS = (CacheKind.SLIDING, CacheKind.CHUNKED)
 
 
@@ -33,7 +34,9 @@ def make_groups(layers: Sequence[Placed], stages: int, release: Release, hybrid_
         layers = promoted(layers)
     if _uniform_type([p.spec for p in layers]):
         return (_group(layers, stages),)
-    return _split_groups(unified(layers), stages, release)
+    hidden = [p for p in layers if p.spec.kind is CacheKind.HIDDEN]
+    groups = _split_groups(unified([p for p in layers if p.spec.kind is not CacheKind.HIDDEN]), stages, release)
+    return _with_hidden(groups, hidden, stages) if hidden else groups
 
 
 def _packed(layers: Sequence[Placed], stages: int, release: Release, hybrid_manager: bool) -> tuple[Group, ...]:
@@ -107,6 +110,26 @@ def _group_size(counts: Sequence[int], release: Release) -> int:
     if release >= (0, 12, 0):
         return largest if largest < smallest * 1.25 else smallest
     return smallest
+
+
+def _with_hidden(groups: tuple[Group, ...], hidden: Sequence[Placed], stages: int) -> tuple[Group, ...]:
+    """Groups for kept hidden states, whose pages are made as large as the others' (0.32 `_ensure_min_page_size`)."""
+    widest = max(p.spec.page // p.spec.block for p in hidden)
+    scale = cdiv(widest, groups[0].spec.page)
+    scaled = tuple(_scaled(g, scale) for g in groups) if scale > 1 else groups
+    page, together = scaled[0].spec.page, gcd(*(g.spec.block for g in scaled))
+    more = []
+    for placed in hidden:
+        most = max(1, page // (placed.spec.page // placed.spec.block))
+        block = next(size for size in range(min(together, most), 0, -1) if together % size == 0)
+        more.append(_group([placed._replace(spec=placed.spec._replace(block=block, page=page))], stages))
+    return (*scaled, *more)
+
+
+def _scaled(group: Group, scale: int) -> Group:
+    grown = {s: s._replace(block=s.block * scale, page=s.page * scale) for s in (group.spec, *group.specs)}
+    specs = tuple(grown[s] for s in group.specs)
+    return Group(grown[group.spec], specs, tuple(size * scale for size in group.stage_bytes))
 
 
 def _group(layers: Sequence[Placed], stages: int) -> Group:

@@ -207,7 +207,8 @@ def kv_layout(
     stages = settings.pipeline_parallel_size
     placed = [
         Placed(spec, stage)
-        for kind, stage in zip(architecture.layers, stage_of_layers(len(architecture.layers), settings), strict=True)
+        for layers in filter(None, (architecture.layers, architecture.side_layers))
+        for kind, stage in zip(layers, stage_of_layers(len(layers), settings), strict=True)
         for spec in specs[kind]
     ]
     if draft is not None:

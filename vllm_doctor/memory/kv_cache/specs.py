@@ -52,7 +52,7 @@ class Spec(NamedTuple):
     def blocks_of_request(self, max_model_len: int, in_flight: int, encoder_tokens: int, dcp: int) -> int:
         """The most blocks that one request can hold (v1/kv_cache_interface.py max_memory_usage_bytes, 0.32)."""
         match self.kind:
-            case CacheKind.FULL | CacheKind.LATENT:
+            case CacheKind.FULL | CacheKind.LATENT | CacheKind.HIDDEN:
                 return cdiv(cdiv(max_model_len, dcp), self.block)
             case CacheKind.SLIDING | CacheKind.SLIDING_LATENT:
                 return cdiv(min(self.window - 1 + self.retained + in_flight, max_model_len), self.block) + 1
@@ -85,6 +85,8 @@ def attention_token_bytes(cache: Cache, settings: LaunchSettings, model_bytes: i
     DoctorError for a KV format whose layout is not known.
     """
     kv_dtype = settings.kv_cache_dtype
+    if cache.kind is CacheKind.HIDDEN:
+        return cache.kv_heads * cache.head_size * model_bytes
     if cache.kind is CacheKind.LATENT:
         size = latent_bytes(kv_dtype, model_bytes, cache.head_size)
         heads = 1
@@ -96,7 +98,7 @@ def attention_token_bytes(cache: Cache, settings: LaunchSettings, model_bytes: i
         size = (cache.head_size + cache.value_size) * cache.own_element_bytes
     if size is None:
         raise DoctorError(f"--kv-cache-dtype {kv_dtype}: its layout is not known", "plan with auto, bfloat16 or fp8")
-    return heads * size
+    return heads * size * cache.states_per_token
 
 
 def state_bytes(cache: Cache, settings: LaunchSettings, architecture: Architecture, model_bytes: int) -> int:

@@ -6,7 +6,7 @@ from importlib import import_module
 from vllm_doctor.memory.config_values import LARGEST_LAYERS, Config
 from vllm_doctor.memory.families.towers.blocks import EVERY_MEDIUM, Block, MissingPart, Towers, times
 
-__all__ = ["TOWERS", "Towers", "language_model_of", "towers_of"]
+__all__ = ["THROUGH_TRANSFORMERS", "TOWERS", "Towers", "language_model_of", "through_transformers", "towers_of"]
 
 Reader = Callable[[Config], Towers]
 
@@ -151,6 +151,22 @@ TOWERS: Mapping[str, str] = {
     "InklingForConditionalGeneration": "folding.inkling",
 }
 
+# Multi-modal models that run through the Transformers backend: its own names, Emu3 (0.32 models/registry.py
+# _TRANSFORMERS_BACKEND_MODELS, _TRANSFORMERS_SUPPORTED_MODELS), and classes of Transformers that vLLM itself lacks.
+THROUGH_TRANSFORMERS = frozenset(
+    (
+        "AyaVisionForConditionalGeneration",
+        "DeepseekVLForConditionalGeneration",
+        "Emu3ForConditionalGeneration",
+        "GotOcr2ForConditionalGeneration",
+        "Idefics2ForConditionalGeneration",
+        "TransformersMultiModalForCausalLM",
+        "TransformersMultiModalMoEForCausalLM",
+        "VideoLlavaForConditionalGeneration",
+        "VipLlavaForConditionalGeneration",
+    )
+)
+
 
 # Architectures whose config does not say which language model they have inside.
 LANGUAGE_MODELS: Mapping[str, str] = {
@@ -212,6 +228,16 @@ def towers_of(name: str, whole: Config) -> Towers:
     reader: Reader = getattr(import_module(f"{__name__}.{module}"), function)
     try:
         return reader(whole)
+    except MissingPart:
+        return unknown_towers(whole)
+
+
+def through_transformers(whole: Config) -> Towers:
+    """The towers as Transformers' own class of the config's type has them; of a type nobody compared, an estimate."""
+    from vllm_doctor.memory.families.towers.through import towers_of_type  # Few models run so.
+
+    try:
+        return towers_of_type(whole) or unknown_towers(whole)
     except MissingPart:
         return unknown_towers(whole)
 

@@ -87,7 +87,8 @@ def gemma3(whole: Config) -> Towers:
 def paligemma(whole: Config) -> Towers:
     """PaliGemma: SigLIP and one projection (paligemma.py)."""
     vision = part(whole, "vision_config")
-    joins = kept(text_width(whole), vision.positive("hidden_size"))
+    width = whole.positive("projection_dim", default=text_width(whole))
+    joins = kept(width, vision.positive("hidden_size"))
     return seen((*siglip(vision), *joins), vision, doubts_of(vision))
 
 
