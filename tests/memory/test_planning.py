@@ -177,6 +177,15 @@ def test_a_variable_of_the_environment_counts_as_the_launch_will_see_it() -> Non
     assert of_launch(launch, config(name), boards.device("H100"), None, variables=allowed).plan.fits
 
 
+def test_an_fp8_cache_is_offered_where_it_holds_more() -> None:
+    headings = {}
+    for name, count in (("Qwen/Qwen3-8B", 1), ("deepseek-ai/DeepSeek-V4-Flash", 4)):
+        launch = parse_line(f"vllm serve {name} -tp {count}")
+        device = boards.device(f"H100:{count}")
+        headings[name.partition("/")[0]] = of_launch(launch, config(name), device, None).capacities().headings
+    assert headings == {"Qwen": ("as launched", "FP8 KV cache"), "deepseek-ai": ("as launched",)}
+
+
 def test_a_quantized_checkpoint_is_served_without_another_quantization() -> None:
     """vLLM refuses `--quantization fp8` with a checkpoint of another method."""
     name = "Qwen/Qwen2.5-32B-Instruct"

@@ -71,6 +71,9 @@ def capacities(
     for length in _lengths(plan, architecture):
         times = tuple(_times(plan, length, one, architecture, release, draft) for _, one in kinds)
         rows.append(Row(length, length == plan.max_model_len, times))
+    if all(len(set(row.times)) == 1 for row in rows):
+        # A cache that is stored in 8 bits in any case.
+        kinds, rows = kinds[:1], [row._replace(times=row.times[:1]) for row in rows]
     return Capacities(tuple(name for name, _ in kinds), tuple(rows))
 
 
