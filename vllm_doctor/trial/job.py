@@ -34,6 +34,10 @@ STOP_SECONDS = 40.0
 # An init that takes exit codes does so at once; in a container without one they stay, and are told of.
 ADOPTION_SECONDS = 2.0
 
+# The guardian takes them at once, too, but a killed process of many threads is no more than a zombie until the last of
+# them has let go of its memory.
+REAPING_SECONDS = 10.0
+
 
 def start(
     argv: Sequence[str],
@@ -170,7 +174,7 @@ class Job:
 
         Orphans whose guardian is gone are init's to take, which it does within a moment.
         """
-        end = time.monotonic() + ADOPTION_SECONDS
+        end = time.monotonic() + (ADOPTION_SECONDS if self._guard.lost else REAPING_SECONDS)
         while True:
             found = [each for each in self._members() if not each.ended or each.pid != self.pid]
             if not found or time.monotonic() > end:
